@@ -1,0 +1,1 @@
+"""The HTTP interface: one file a resource, its schemas above its views."""

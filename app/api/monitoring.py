@@ -1,0 +1,109 @@
+"""What operators' machines read: health, readiness, metrics."""
+
+import time
+
+import psycopg
+from flask import Flask, Response, g, request
+from marshmallow import Schema, fields
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from app.api.blueprint import Blueprint, answer
+from app.api.fields import Instant, local
+from app.errors import Unavailable
+from app.resources import resources
+from zones.occupancy import CopiesAway
+
+monitoring = Blueprint("monitoring", __name__, description="Health, readiness and metrics of this process")
+
+REGISTRY = CollectorRegistry()
+REQUESTS = Counter("iparking_requests", "Requests answered", ["method", "route", "status"], registry=REGISTRY)
+SECONDS = Histogram(
+    "iparking_request_seconds", "Time to answer", ["method", "route"], registry=REGISTRY,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)  # fmt: skip
+
+
+class ClockSchema(Schema):
+    """How fast business time runs; 1 outside simulations."""
+
+    speed = fields.Float(required=True)
+
+
+class HealthSchema(Schema):
+    """This process answers, and what it takes for the time."""
+
+    status = fields.String(required=True)
+    now = Instant(required=True)
+    clock = fields.Nested(ClockSchema, required=True)
+
+
+class ReadySchema(Schema):
+    """Each dependency: ok, or why not."""
+
+    status = fields.String(required=True)
+    checks = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
+
+
+@monitoring.route("/healthz")
+@monitoring.response(200, HealthSchema)
+def health() -> Response:
+    """This process answers."""
+    clock = resources().clock
+    return answer({"status": "ok", "now": local(clock.now()), "clock": {"speed": clock.speed}})
+
+
+@monitoring.route("/readyz")
+@monitoring.response(200, ReadySchema)
+@monitoring.alt_response(503, schema=ReadySchema, description="A dependency without which nothing is decided is away")
+def ready() -> Response:
+    """Each dependency. Redis may be away: PostgreSQL decides."""
+    checks = {"postgresql": _check_postgresql(), "redis": _check_redis(), "catalogue": _check_catalogue()}
+    fit = checks["postgresql"] == checks["catalogue"] == "ok"
+    return answer({"status": "ready" if fit else "unready", "checks": checks}, 200 if fit else 503)
+
+
+def _check_postgresql() -> str:
+    try:
+        resources().connections.get().execute("SELECT 1")
+    except psycopg.OperationalError:
+        return "down"
+    return "ok"
+
+
+def _check_redis() -> str:
+    try:
+        resources().copies.ping()
+    except (CopiesAway, Unavailable):
+        return "down"
+    return "ok"
+
+
+def _check_catalogue() -> str:
+    try:
+        return "ok" if resources().catalogue.places.all and resources().catalogue.rates else "empty"
+    except Unavailable:
+        return "unread"
+
+
+@monitoring.route("/metrics")
+@monitoring.response(200, {"type": "string"}, content_type="text/plain")
+def metrics() -> Response:
+    """Prometheus figures of this process."""
+    return Response(generate_latest(REGISTRY), content_type=CONTENT_TYPE_LATEST)
+
+
+def measure(app: Flask) -> None:
+    """Count and time every answer by its route, never by its path (which holds ids)."""
+
+    def begin() -> None:
+        g.began = time.perf_counter()
+
+    def finish(response: Response) -> Response:
+        route = request.url_rule.rule if request.url_rule else "(none)"
+        REQUESTS.labels(request.method, route, response.status_code).inc()
+        SECONDS.labels(request.method, route).observe(time.perf_counter() - g.began)
+        return response
+
+    app.before_request_funcs.setdefault(None, []).insert(0, begin)
+    app.after_request(finish)

@@ -1,0 +1,159 @@
+"""Sessions: start, extend, stop, look at."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import Response, g
+from marshmallow import Schema, fields, validate
+
+from app import parking
+from app.api.blueprint import Blueprint, answer, answer_once, idempotency_key, next_link
+from app.api.fields import Instant, MoneySchema, local, money, plate, vehicle_class, zone_code
+from app.errors import BadBody, BadParameter, MalformedBody
+from app.parking import StartRequest
+from app.resources import resources
+from billing.errors import NoRate
+from billing.gateways import METHODS
+from zones import errors
+from zones.sessions import STATES, Session, StopCall
+
+sessions = Blueprint(
+    "sessions", __name__, url_prefix="/v1/sessions", description="Parking sessions of the driver who asks"
+)
+PAGE = 50
+
+
+class StartSchema(Schema):
+    """Without `minutes` the session runs until it is stopped, up to the zone's maximum stay."""
+
+    zone = zone_code(required=True)
+    plate = plate(required=True)
+    vehicle_class = vehicle_class(required=True)
+    minutes = fields.Integer(strict=True, allow_none=True, load_default=None, validate=validate.Range(1, 1_000_000))
+    payment_method = fields.String(required=True, validate=validate.OneOf(METHODS))
+
+
+class ExtendSchema(Schema):
+    """How many minutes to add."""
+
+    minutes = fields.Integer(required=True, strict=True, validate=validate.Range(1, 1_000_000))
+
+
+class StopSchema(Schema):
+    """`stopped_at` is for a phone that was offline; at most 15 minutes back."""
+
+    stopped_at = Instant(allow_none=True, load_default=None)
+
+
+class HistorySchema(Schema):
+    """Which sessions, and where the page begins."""
+
+    state = fields.String(validate=validate.OneOf(STATES))
+    cursor = fields.UUID()
+    limit = fields.Integer(load_default=PAGE, validate=validate.Range(1, 200))
+
+
+class SessionSchema(Schema):
+    """One session. `fee` is what is owed so far, final once ended."""
+
+    id = fields.UUID(required=True)
+    state = fields.String(required=True, validate=validate.OneOf(STATES))
+    zone = zone_code(required=True)
+    plate = plate(required=True)
+    vehicle_class = vehicle_class(required=True)
+    started_at = Instant(required=True)
+    ends_at = Instant(required=True, allow_none=True)
+    ended_at = Instant(required=True, allow_none=True)
+    payment_method = fields.String(required=True, validate=validate.OneOf(METHODS))
+    fee = fields.Nested(MoneySchema, required=True)
+    rate_version = fields.String(required=True)
+
+
+class SessionPageSchema(Schema):
+    """Newest first; a `Link` header leads to the next page."""
+
+    sessions = fields.List(fields.Nested(SessionSchema), required=True)
+
+
+def session_json(session: Session) -> dict[str, Any]:
+    """A session as SessionSchema documents it."""
+    return {
+        "id": str(session.id),
+        "state": session.state,
+        "zone": session.zone_code,
+        "plate": session.plate,
+        "vehicle_class": session.vehicle_class,
+        "started_at": local(session.started_at),
+        "ends_at": local(session.ends_at),
+        "ended_at": local(session.ended_at),
+        "payment_method": session.payment_method,
+        "fee": money(session.fee or 0),
+        "rate_version": session.rate_version,
+    }
+
+
+@sessions.route("", methods=["POST"])
+@sessions.allow("driver")
+@sessions.repeatable
+@sessions.arguments(StartSchema)
+@sessions.response(201, SessionSchema)
+@sessions.refusals(MalformedBody, BadBody, NoRate, errors.InvalidPlate, errors.ClassNotServed)
+@sessions.refusals(errors.UnknownZone, errors.AlreadyParked, errors.ZoneFull, errors.MaxStayExceeded)
+def start(body: dict[str, Any]) -> Response:
+    """Start a session now."""
+    session = parking.start(resources(), g.identity.subject, idempotency_key(), StartRequest(**body))
+    return answer(session_json(session), 201)
+
+
+@sessions.route("/<uuid:session_id>/extend", methods=["POST"])
+@sessions.allow("driver")
+@sessions.repeatable
+@sessions.arguments(ExtendSchema)
+@sessions.response(200, SessionSchema)
+@sessions.refusals(MalformedBody, BadBody)
+@sessions.refusals(
+    errors.UnknownSession, errors.SessionEnded, errors.SessionExpired, errors.NotPrepaid, errors.MaxStayExceeded
+)
+def extend(body: dict[str, Any], session_id: UUID) -> Response:
+    """Add prepaid minutes to a running session."""
+    client, minutes = g.identity.subject, body["minutes"]
+    return answer_once(
+        body, lambda connection: session_json(parking.extend(resources(), connection, session_id, client, minutes))
+    )
+
+
+@sessions.route("/<uuid:session_id>/stop", methods=["POST"])
+@sessions.allow("driver")
+@sessions.repeatable
+@sessions.arguments(StopSchema)
+@sessions.response(200, SessionSchema)
+@sessions.refusals(MalformedBody, BadBody)
+@sessions.refusals(errors.UnknownSession, errors.SessionEnded, errors.SessionExpired, errors.StoppedInFuture)
+@sessions.refusals(errors.StoppedBeforeStart, errors.StoppedTooLate)
+def stop(body: dict[str, Any], session_id: UUID) -> Response:
+    """Stop a session now, or as of `stopped_at`."""
+    now = resources().clock.now()
+    call = StopCall(session_id, g.identity.subject, body["stopped_at"], now, idempotency_key())
+    return answer(session_json(parking.stop(resources(), call)))
+
+
+@sessions.route("/<uuid:session_id>", methods=["GET"])
+@sessions.allow("driver")
+@sessions.response(200, SessionSchema)
+@sessions.refusals(errors.UnknownSession)
+def find(session_id: UUID) -> Response:
+    """One session as it is now."""
+    return answer(session_json(parking.find(resources(), session_id, g.identity.subject)))
+
+
+@sessions.route("", methods=["GET"])
+@sessions.allow("driver")
+@sessions.arguments(HistorySchema, location="query", error_status_code=400)
+@sessions.response(200, SessionPageSchema)
+@sessions.refusals(BadParameter)
+def history(wanted: dict[str, Any]) -> Response:
+    """The driver's sessions, newest first."""
+    state, cursor, limit = wanted.get("state"), wanted.get("cursor"), wanted["limit"]
+    found = parking.history(resources(), g.identity.subject, state, cursor, limit + 1)
+    page = {"sessions": [session_json(session) for session in found[:limit]]}
+    return answer(page, headers=next_link(str(found[limit - 1].id)) if len(found) > limit else None)

@@ -1,0 +1,312 @@
+"""The command line: `./iparking VERB`. Each verb loads what it needs when it runs, so that --help is quick."""
+
+import importlib
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+PROGRAM = "./iparking"
+ENVIRONMENTS = ("production", "development", "test", "simulation")
+KINDS = ("districts", "wards", "zones", "rates")
+
+as_json = click.option("--json", "json_", is_flag=True, help="Print JSON, and nothing else, on standard output.")
+database = click.option("--database", default="iparking", show_default=True, help="Name of the database.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def cli() -> None:
+    """iParking: smart parking for Hanoi's nine service districts, and the simulator that proves it.
+
+    The servers that it needs (PostgreSQL, Redis) are private ones under .iparking/, unless IPARKING_DATABASE_URL and
+    IPARKING_REDIS_URL name others.
+    """
+
+
+def say(text: str) -> None:
+    """Progress, for people: on standard error, so that standard output holds results alone."""
+    click.echo(text, err=True)
+
+
+def report(result: Any, json_: bool, text: str) -> None:
+    """The result of a verb: as JSON or in words."""
+    click.echo(json.dumps(result, ensure_ascii=False, indent=2) if json_ else text)
+
+
+# --- the service ------------------------------------------------------------------------------------------------------
+@cli.command()
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port of the API.")
+@click.option("--workers", type=click.IntRange(1, 64), help="Processes of the API.  [default: one a core]")
+@click.option("--threads", default=8, show_default=True, type=click.IntRange(1, 128), help="Threads of each process.")
+@click.option("--detach", is_flag=True, help="Go on serving in the background; return once it is ready.")
+@database
+@click.option(
+    "--env",
+    type=click.Choice(ENVIRONMENTS),
+    default=lambda: os.environ.get("IPARKING_ENV", "production"),
+    help="What it serves for; a simulation may have a clock of its own.  [default: IPARKING_ENV, else production]",
+)
+@click.option("--drivers", default=0, show_default=True, help="Keys of so many single drivers (for a simulation).")
+@as_json
+def up(json_: bool, detach: bool, **options: Any) -> None:
+    """Start everything and serve the API until Ctrl-C (or `down`).
+
+    A simulation takes its clock from IPARKING_CLOCK_START (RFC 3339) and IPARKING_CLOCK_SPEED.
+
+    \b
+    Example: ./iparking up --detach --port 8000
+    """
+    from app.stack import up as service
+    from app.stack.machine import default_root
+
+    wanted = service.Options(**options, **_clock(options["env"]))
+    if detach:
+        service.detach(default_root(), wanted, say)
+    else:
+        service.run(default_root(), wanted, say)
+    if json_ and detach:
+        report(service.serving(default_root()), json_, "")
+
+
+def _clock(env: str) -> dict[str, Any]:
+    """The clock that the environment asks for, which only a simulation has."""
+    from app.config import BadSetting
+
+    start, speed = os.environ.get("IPARKING_CLOCK_START"), os.environ.get("IPARKING_CLOCK_SPEED")
+    if env != "simulation" or not start:
+        return {}
+    try:
+        instant = datetime.fromisoformat(start)
+        clock = {"clock_start": instant, "clock_speed": float(speed or 1.0)}
+    except ValueError as error:
+        raise BadSetting(f"IPARKING_CLOCK_START or _SPEED: {error}") from None
+    if instant.tzinfo is None:
+        raise BadSetting("IPARKING_CLOCK_START: the offset is missing")
+    return clock
+
+
+@cli.command()
+@as_json
+def down(json_: bool) -> None:
+    """Stop all that runs here: the API, the jobs, the private servers, what a demo left.
+
+    \b
+    Example: ./iparking down
+    """
+    from app.stack import up as service
+    from app.stack.machine import default_root
+
+    stopped = service.down(default_root())
+    report({"stopped": stopped}, json_, f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+@cli.command()
+@as_json
+def status(json_: bool) -> None:
+    """Say what runs here, and where it serves.
+
+    \b
+    Example: ./iparking status --json
+    """
+    from app.stack import up as service
+    from app.stack.machine import default_root
+
+    found = service.status(default_root())
+    lines = [f"serving on {found['serving']['url']}" if found["serving"] else "not serving"]
+    lines += [_server_line(name, state) for name, state in found["servers"].items()]
+    lines += [f"{name}: process {pid}" for name, pid in found["processes"].items() if name not in found["servers"]]
+    report(found, json_, "\n".join(lines))
+
+
+def _server_line(name: str, state: dict[str, Any]) -> str:
+    if state["given"]:
+        return f"{name}: the server that the environment names"
+    running = f"process {state['process']} on port {state['port']}" if state["running"] else "not running"
+    return f"{name}: {running}"
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+@cli.group()
+def db() -> None:
+    """The database's schema."""
+
+
+@db.command("upgrade")
+@database
+@as_json
+def db_upgrade(database: str, json_: bool) -> None:
+    """Bring a database to the newest schema; it is made if there is none.
+
+    \b
+    Example: ./iparking db upgrade --database iparking
+    """
+    from app.database import upgrade
+    from app.stack import Stack
+
+    with Stack() as stack:
+        upgrade(stack.create_database(database))
+    report({"database": database, "schema": "newest"}, json_, f"{database} has the newest schema")
+
+
+@cli.command("import")
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Check the file and say what would change, but change nothing.")
+@database
+@as_json
+def import_(kind: str, file: Path, dry_run: bool, database: str, json_: bool) -> None:
+    """Import districts, wards, zones or rates from a GeoJSON or CSV FILE: all of it or nothing.
+
+    \b
+    Example: ./iparking import zones zones.geojson --dry-run
+    """
+    from app.importing import Refused, import_file
+    from app.stack import Stack, prepare_database
+
+    with Stack() as stack:
+        url = prepare_database(stack, database)
+        try:
+            done = import_file(url, kind, file, datetime.now(UTC), dry_run)
+        except Refused as error:
+            report({"kind": kind, "imported": False, **error.as_dict()}, json_, _table(error.records))
+            raise SystemExit(1) from None
+    report({"imported": not dry_run, **done.as_dict()}, json_, _summary(done.as_dict()))
+
+
+def _summary(done: dict[str, Any]) -> str:
+    counts = ", ".join(
+        f"{name}: {value}" for name, value in done.items() if isinstance(value, int) and name != "dry_run"
+    )
+    return f"{'would import' if done.get('dry_run') else 'imported'} {done.get('kind', '')} ({counts})"
+
+
+def _table(records: list[Any]) -> str:
+    """The bad records as a table: where, id, field, rule, what was found."""
+    rows = [("where", "id", "field", "rule", ""), *(_row(record) for record in records)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows
+    ]
+    return "\n".join([*lines, f"nothing was imported: {len(records)} bad record{'s'[: len(records) != 1]}"])
+
+
+def _row(record: Any) -> tuple[str, ...]:
+    return (*(str(getattr(record, name) or "-") for name in ("where", "id", "field", "rule")), str(record.detail))
+
+
+@cli.command()
+@database
+@as_json
+def rebuild(database: str, json_: bool) -> None:
+    """Overwrite the copies in Redis with what PostgreSQL holds.
+
+    \b
+    Example: ./iparking rebuild
+    """
+    from app.config import Settings
+    from app.resources import make_resources
+    from app.stack import Stack
+    from zones import occupancy
+
+    with Stack() as stack:
+        settings = Settings(database_url=stack.create_database(database), redis_url=stack.redis_url)
+        resources = make_resources(settings)
+        written = occupancy.rebuild(resources.connections.get(), resources.copies)
+    report({"database": database, "copies": written}, json_, f"{written} counts copied to Redis")
+
+
+# --- proof ------------------------------------------------------------------------------------------------------------
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--deep", is_flag=True, help="Search longer in the property tests.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def test(deep: bool, arguments: tuple[str, ...]) -> None:
+    """Run the linters and the tests on private servers; ARGUMENTS go to pytest (and leave the linters out).
+
+    \b
+    Example: ./iparking test tests/zones -k plates
+    """
+    from app import testing
+
+    raise SystemExit(testing.run(deep, list(arguments), say))
+
+
+def _handed_over(module: str, name: str, arguments: tuple[str, ...], verb: str) -> None:
+    """Run a command that another module defines, which is loaded now."""
+    command: click.Command = getattr(importlib.import_module(module), name)
+    command.main(list(arguments), prog_name=f"{PROGRAM} {verb}", standalone_mode=False)
+
+
+def _hand_over(verb: str, module: str, name: str, help_: str) -> None:
+    """Add a verb whose own module knows its options, --help among them."""
+
+    @cli.command(
+        verb,
+        short_help=help_,
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    )
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def handed_over(arguments: tuple[str, ...]) -> None:
+        _handed_over(module, name, arguments, verb)
+
+
+_hand_over("demo", "app.demo", "demo", "Start everything, replay a morning of traffic on it and prove the result.")
+_hand_over("simulate", "simulator.cli", "simulate", "Make, convert and replay traffic, and audit the answers.")
+
+
+@cli.group()
+def bench() -> None:
+    """Measure the service on this machine."""
+
+
+@bench.command()
+@click.option("--rounds", type=click.IntRange(1), help="How many rounds.  [default: as many as give steady figures]")
+@click.option("--seconds", type=click.IntRange(1), help="Length of each burst.")
+@as_json
+def core(json_: bool, **given: int | None) -> None:
+    """Starts, stops and map reads beside a bare Flask view, a bare JSON view and pgbench, in alternating rounds.
+
+    \b
+    Example: ./iparking bench core --json
+    """
+    from bench.core import run
+
+    raise SystemExit(run(json=json_, **{name: value for name, value in given.items() if value is not None}))
+
+
+def fail(text: str, code: int = 1) -> NoReturn:
+    """End with one line on standard error."""
+    say(f"iparking: {text}")
+    raise SystemExit(code)
+
+
+def known_failures() -> dict[type[BaseException], Callable[[Any], str]]:
+    """What ends in one clear line, by class; anything else is a fault of ours and keeps its traceback."""
+    from app.config import BadSetting
+    from app.stack.errors import StackError
+
+    return {StackError: str, BadSetting: str, OSError: str}
+
+
+def main() -> None:
+    """Run the command line; the exit code says how it went (2: wrong arguments, 3: something is missing here)."""
+    try:
+        cli.main(prog_name=PROGRAM, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except (click.Abort, KeyboardInterrupt):
+        raise SystemExit(130) from None
+    except Exception as error:
+        for kind, words in known_failures().items():
+            if isinstance(error, kind):
+                fail(words(error))
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Connections to PostgreSQL: SQLAlchemy's engine for queries, one autocommit connection a thread for the hot verbs."""
+
+import threading
+from pathlib import Path
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import make_url
+
+from app.config import Settings
+
+MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+
+
+def sqlalchemy_url(url: str) -> str:
+    """A libpq URL as SQLAlchemy wants it: the same, with the driver named."""
+    return make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def upgrade(url: str) -> None:
+    """Bring the database at `url` (libpq) to the newest schema and install its functions. Safe to repeat."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("sqlalchemy.url", sqlalchemy_url(url).replace("%", "%%"))
+    command.upgrade(config, "head")
+
+
+def _server_options(settings: Settings) -> str:
+    lock_ms = round(settings.lock_timeout_seconds * 1000)
+    return f"-c lock_timeout={lock_ms} -c statement_timeout={lock_ms * 4} -c timezone=UTC"
+
+
+def make_engine(settings: Settings) -> Engine:
+    """The pool for everything but the hot verbs."""
+    return create_engine(
+        sqlalchemy_url(settings.database_url),
+        pool_size=8,
+        max_overflow=8,
+        pool_timeout=2,
+        pool_use_lifo=True,
+        connect_args={"options": _server_options(settings), "connect_timeout": settings.connect_timeout_seconds},
+    )
+
+
+class ThreadConnections:
+    """One autocommit psycopg connection a thread: a hot verb is one prepared statement and its own transaction."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._local = threading.local()
+
+    def get(self) -> psycopg.Connection:
+        """This thread's connection, made anew if the last one broke. Raises psycopg.OperationalError."""
+        connection = getattr(self._local, "connection", None)
+        if connection is None or connection.closed:
+            connection = self._local.connection = psycopg.connect(
+                self._settings.database_url,
+                autocommit=True,
+                prepare_threshold=1,
+                connect_timeout=self._settings.connect_timeout_seconds,
+                options=_server_options(self._settings),
+            )
+        return connection
+
+
+# A dump restored elsewhere gets a new database oid, a recovery or a promoted replica a new timeline: a new id each.
+_DATABASE_ID = """
+SELECT to_hex(s.system_identifier) || '-' || d.oid || '-' || c.timeline_id
+  FROM pg_control_system() s, pg_control_checkpoint() c, pg_database d WHERE d.datname = current_database()
+"""
+
+
+def database_id(connection: psycopg.Connection) -> str:
+    """The id under which copies of this database are kept in Redis; another one once it was restored."""
+    row = connection.execute(_DATABASE_ID).fetchone()
+    assert row is not None
+    return str(row[0])

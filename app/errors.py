@@ -1,0 +1,164 @@
+"""One table: each business refusal, its HTTP status, its code and its title (RFC 9457)."""
+
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import psycopg
+import sqlalchemy.exc
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from billing import errors as billing_errors
+from zones import errors as zone_errors
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "/docs#problem-"
+RETRY_AFTER_SECONDS = 1
+
+
+class Refusal(Exception):
+    """A refusal that only the web layer knows: who asks, and how."""
+
+
+class Unauthorized(Refusal):
+    """No bearer key, or one that nobody holds."""
+
+
+class Forbidden(Refusal):
+    """The role may not do this."""
+
+
+class BadParameter(Refusal):
+    """A query parameter, path parameter or header breaks its rule."""
+
+    def __init__(self, errors: list[dict[str, str]]) -> None:
+        super().__init__("; ".join(f"{error['field']}: {error['rule']}" for error in errors))
+        self.errors = errors
+
+
+class BadBody(Refusal):
+    """The body parses but does not validate."""
+
+    def __init__(self, errors: list[dict[str, str]]) -> None:
+        super().__init__("; ".join(f"{error['field']}: {error['rule']}" for error in errors))
+        self.errors = errors
+
+
+class MalformedBody(Refusal):
+    """The body is no JSON object."""
+
+
+class UnknownResource(Refusal):
+    """Nothing has this id or code."""
+
+
+class RequestInProgress(Refusal):
+    """A request with the same idempotency key, or on the same rows, has not finished."""
+
+
+class UnsupportedMedia(Refusal):
+    """A body that does not say it is JSON."""
+
+
+class Unavailable(Refusal):
+    """PostgreSQL does not answer."""
+
+
+PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
+    MalformedBody: (400, "malformed_body", "The body cannot be read"),
+    BadParameter: (400, "invalid_parameter", "A parameter breaks its rule"),
+    Unauthorized: (401, "unauthorized", "A valid bearer key is needed"),
+    Forbidden: (403, "forbidden", "Your role may not do this"),
+    UnknownResource: (404, "not_found", "Nothing is there"),
+    zone_errors.UnknownSession: (404, "not_found", "No such session"),
+    zone_errors.UnknownZone: (404, "unknown_zone", "No such zone, or none for this class"),
+    zone_errors.AlreadyParked: (409, "already_parked", "The vehicle is already parked"),
+    zone_errors.ZoneFull: (409, "zone_full", "The zone is full"),
+    zone_errors.SessionEnded: (409, "session_ended", "The session has ended"),
+    zone_errors.SessionExpired: (409, "session_expired", "The session's time is over"),
+    zone_errors.NotPrepaid: (409, "not_prepaid", "The session has no prepaid time"),
+    zone_errors.MaxStayExceeded: (409, "max_stay_exceeded", "Longer than the maximum stay"),
+    zone_errors.StoppedInFuture: (409, "stopped_at_in_future", "The stop lies in the future"),
+    zone_errors.StoppedBeforeStart: (409, "stopped_at_before_start", "The stop lies before the start"),
+    zone_errors.StoppedTooLate: (409, "stopped_at_too_late", "The stop comes too late"),
+    billing_errors.NoRate: (409, "no_rate", "No rate is in force"),
+    RequestInProgress: (409, "request_in_progress", "The same request is still running"),
+    UnsupportedMedia: (415, "unsupported_media_type", "The body must be application/json"),
+    BadBody: (422, "invalid_body", "The body does not validate"),
+    zone_errors.InvalidPlate: (422, "invalid_plate", "Not a plate in use"),
+    zone_errors.ClassNotServed: (422, "class_not_served", "The vehicle class is not served"),
+    zone_errors.KeyConflict: (422, "idempotency_conflict", "The idempotency key was used with another request"),
+    Unavailable: (503, "unavailable", "Try again in a moment"),
+}
+
+# What werkzeug raises by itself, by status.
+HTTP_CODES = {400: "malformed_body", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+LOCK_TIMEOUTS = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An RFC 9457 problem object, with our own `code` and, for bad fields, `errors`."""
+
+    status: int
+    code: str
+    title: str
+    detail: str | None = None
+    errors: list[dict[str, str]] = field(default_factory=list)
+
+    def response(self) -> Response:
+        """The HTTP answer, with Retry-After and WWW-Authenticate where they belong."""
+        body: dict[str, Any] = {"type": f"{TYPE_PREFIX}{self.code}", "title": self.title, "status": self.status}
+        body |= {"detail": self.detail} if self.detail else {}
+        body |= {"code": self.code} | ({"errors": self.errors} if self.errors else {})
+        answer = Response(orjson.dumps(body), self.status, mimetype=MEDIA_TYPE)
+        if self.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            answer.headers["WWW-Authenticate"] = 'Bearer realm="iparking"'
+        return answer
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that one of our own errors stands for."""
+    status, code, title = next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
+    return Problem(status, code, title, str(error) or None, getattr(error, "errors", []))
+
+
+def _database_problem(error: Exception) -> Problem:
+    """A lost database is 503; a wait for another request's locks that took too long is 409."""
+    original = getattr(error, "orig", None) or error
+    if isinstance(original, LOCK_TIMEOUTS):
+        return problem_of(RequestInProgress("another request holds what this one needs; try again"))
+    return problem_of(Unavailable("the database does not answer"))
+
+
+def _http_problem(error: HTTPException) -> Response:
+    """What werkzeug refuses by itself: unknown path, wrong method, too large; and our own bugs (500)."""
+    if error.response is not None or error.code is None or error.code < HTTPStatus.BAD_REQUEST:
+        return error.get_response()  # type: ignore[return-value]
+    status = HTTPStatus(error.code)
+    code = HTTP_CODES.get(status, status.phrase.lower().replace(" ", "_"))
+    detail = None if status == HTTPStatus.INTERNAL_SERVER_ERROR else error.description
+    answer = Problem(status, code, status.phrase, detail).response()
+    for name, value in error.get_headers(request.environ):
+        if name == "Allow":
+            answer.headers[name] = value
+    return answer
+
+
+def refuse_other_media() -> None:
+    """Before each request: a body must say that it is JSON (webhooks, which may not, come with their own rule)."""
+    if request.content_length and not request.is_json and request.method in ("POST", "PUT", "PATCH"):
+        raise UnsupportedMedia("send Content-Type: application/json")
+
+
+def register(app: Flask) -> None:
+    """Answer every error of the application as a problem."""
+    for kind in PROBLEMS:
+        app.register_error_handler(kind, lambda error: problem_of(error).response())
+    for kind in (psycopg.OperationalError, sqlalchemy.exc.OperationalError, sqlalchemy.exc.TimeoutError):
+        app.register_error_handler(kind, lambda error: _database_problem(error).response())
+    app.register_error_handler(HTTPException, _http_problem)

@@ -1,0 +1,112 @@
+"""Periodic work, in a process of its own: give back places, close what is over, heal copies, make partitions, settle.
+
+Answers never wait for a job: an expired session is expired the instant its time is over, and a missing copy is read
+from PostgreSQL. Cadence is real time, whatever the business clock does.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import idempotency, parking, settlement
+from app.config import Settings
+from app.errors import Unavailable
+from app.resources import Resources, make_resources
+from zones import occupancy, sessions
+from zones.occupancy import CopiesAway
+
+log = logging.getLogger(__name__)
+CLOSE_BATCH = 500
+PARTITIONS_AHEAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One verb and how often it runs (real seconds)."""
+
+    run: Callable[[Resources], int]
+    every: float
+
+
+def release(resources: Resources) -> int:
+    """Give back the places of advisory sessions whose time is over; the counts that changed."""
+    counts = sessions.release_over(resources.connections.get(), resources.clock.now())
+    parking.push(resources, *counts)
+    return len(counts)
+
+
+def close(resources: Resources) -> int:
+    """Close what is over and past every late stop; the number closed."""
+    now, closed = resources.clock.now(), 0
+    while ids := sessions.ready_to_close(resources.connections.get(), now, CLOSE_BATCH):
+        closed += parking.close(resources, ids, now, "expiry")
+    return closed
+
+
+def reconcile(resources: Resources) -> int:
+    """Put right the copies in Redis; the number that were wrong. Redis away is for the next round."""
+    try:
+        return occupancy.reconcile(resources.connections.get(), resources.copies)
+    except CopiesAway:
+        return 0
+
+
+def make_partitions(resources: Resources) -> int:
+    """Make the months ahead; the number made."""
+    connection = resources.connections.get()
+    made = connection.execute(
+        "SELECT make_month_partitions(%s, %s)", (resources.clock.now(), PARTITIONS_AHEAD)
+    ).fetchall()
+    return len(made)
+
+
+def forget_keys(resources: Resources) -> int:
+    """Delete idempotency keys that are no longer remembered."""
+    return idempotency.forget(resources.connections.get(), resources.clock.now())
+
+
+JOBS = {
+    "release": Job(release, every=1),
+    "reconcile": Job(reconcile, every=2),
+    "close": Job(close, every=5),
+    "settle": Job(settlement.settle, every=5),
+    "make_partitions": Job(make_partitions, every=600),
+    "forget_keys": Job(forget_keys, every=600),
+}
+
+
+def run_due(resources: Resources, due: dict[str, float], now: float) -> None:
+    """Run each job whose time has come (`now` is a monotonic second) and set its next one; a failure waits for that."""
+    for name, job in JOBS.items():
+        if now < due.get(name, 0.0):
+            continue
+        due[name] = now + job.every
+        try:
+            done = job.run(resources)
+            log.debug("%s: %d", name, done)
+        except (psycopg.Error, SQLAlchemyError, Unavailable) as error:
+            log.warning("%s failed, again in %g s: %s", name, job.every, error)
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    resources = make_resources(Settings.from_environment())
+    resources.catalogue.keep_fresh()
+    due: dict[str, float] = {}
+    while not stopped.is_set():
+        run_due(resources, due, time.monotonic())
+        stopped.wait(max(0.0, min(due.values()) - time.monotonic()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What the service needs of its surroundings, made once and handed down."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from flask import current_app
+from redis import Redis
+from sqlalchemy import Engine
+
+from app.catalogue import Catalogue
+from app.clock import Clock, make_clock
+from app.config import Settings
+from app.database import ThreadConnections, make_engine
+from app.identity.keys import Keys, load_keys
+from billing.gateways import METHODS, Gateway
+from billing.gateways.fake import FakeGateway
+from zones.occupancy import Copies
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """One process's clock, connections, keys and copies of what is in force."""
+
+    settings: Settings
+    clock: Clock
+    engine: Engine
+    connections: ThreadConnections
+    redis: Redis
+    keys: Keys
+    catalogue: Catalogue
+    gateways: Mapping[str, Gateway]
+
+    @property
+    def copies(self) -> Copies:
+        """The counts in Redis, of the database as it is now. Raises Unavailable while its id is not known."""
+        return self._copies_of(self.catalogue.database_id)
+
+    @cached_property
+    def _copies_of(self) -> Callable[[str], Copies]:
+        return lru_cache(maxsize=1)(lambda database_id: Copies(self.redis, database_id))
+
+
+def make_gateways(settings: Settings) -> Mapping[str, Gateway]:
+    """The payment service of each method. All fake for now; cash waits for the attendant who holds it."""
+    if settings.environment == "production":
+        log.warning("payments are simulated: every charge is granted and no money moves")
+    fake = FakeGateway()
+    return {method: fake for method in METHODS if method != "cash"}
+
+
+def make_redis(settings: Settings) -> Redis:
+    """A client that gives up fast: copies are never worth waiting for."""
+    timeout = settings.redis_timeout_seconds
+    return Redis.from_url(settings.redis_url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=None)
+
+
+def make_resources(settings: Settings) -> Resources:
+    """Everything that the settings name. Nothing is connected yet."""
+    engine = make_engine(settings)
+    return Resources(
+        settings=settings,
+        clock=make_clock(settings),
+        engine=engine,
+        connections=ThreadConnections(settings),
+        redis=make_redis(settings),
+        keys=load_keys(settings.keys_path),
+        catalogue=Catalogue(engine),
+        gateways=make_gateways(settings),
+    )
+
+
+def resources() -> Resources:
+    """The resources of the application that handles the current request."""
+    return current_app.extensions["iparking"]

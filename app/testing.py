@@ -1,0 +1,70 @@
+"""`./iparking test`: the linters, then pytest, on the private servers."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from app.stack import Stack
+from app.stack.machine import PROJECT
+
+LINTERS = (
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("mypy", "zones", "billing", "simulator"),
+    ("importlinter.cli",),
+)
+# Tests get servers of their own: where the service keeps its data is not for them to know.
+HIDDEN = ("IPARKING_DATABASE_URL", "IPARKING_REDIS_URL", "IPARKING_KEYS", "IPARKING_ENV", "IPARKING_HOME")
+REDIS_DATABASE = 1  # beside the copies of the service, which are in 0
+
+
+def run(deep: bool, arguments: Sequence[str], say: Callable[[str], None]) -> int:
+    """Run the linters (only where no arguments pick tests) and pytest, whose lines come last. Returns the exit code."""
+    failed = [] if arguments else lint(say)
+    if failed:
+        say(f"failed: {', '.join(failed)}")
+    with Stack() as stack:
+        tested = _wait(_pytest(arguments), environment(stack, deep))
+    return tested or (1 if failed else 0)
+
+
+def lint(say: Callable[[str], None]) -> list[str]:
+    """Run all linters; the commands that failed."""
+    failed = []
+    for linter in LINTERS:
+        say(f"$ {' '.join(linter).replace('importlinter.cli', 'lint-imports')}")
+        if _wait([sys.executable, "-m", *linter], dict(os.environ)):
+            failed.append(" ".join(linter))
+    return failed
+
+
+def environment(stack: Stack, deep: bool) -> dict[str, str]:
+    """What pytest runs with: the URLs of a superuser's maintenance database and of an empty Redis."""
+    kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
+    kept["IPARKING_TEST_DATABASE_URL"] = stack.admin_url()
+    kept["IPARKING_TEST_REDIS_URL"] = stack.redis_database_url(REDIS_DATABASE)
+    if deep:
+        kept["IPARKING_TEST_DEEP"] = "1"
+    return kept
+
+
+def _pytest(arguments: Sequence[str]) -> list[str]:
+    alone = any(argument in ("-s", "--pdb") or argument.startswith("-n") or "::" in argument for argument in arguments)
+    spread = [] if alone else ["-n", str(os.cpu_count() or 1)]
+    return [sys.executable, "-m", "pytest", *spread, *arguments]
+
+
+def _wait(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run it in the project's folder and wait, also after Ctrl-C, which it gets as well and answers in its own way."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        child = subprocess.Popen(command, cwd=PROJECT, env=environment, preexec_fn=_take_interrupts)
+        return child.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _take_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,64 @@
+"""What the loads need of the bench's database: places for everyone, map boxes of a known size, sessions to stop."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import psycopg
+
+from bench.errors import BenchError
+
+# No burst may meet a full zone: a refusal is cheaper than a start, and the figures would be those of refusals.
+CAPACITY = 10_000_000
+ZONES_IN_BOX = 50
+
+
+def open_wide(connection: psycopg.Connection) -> list[str]:
+    """Give every zone room for all plates there are; the codes of those that serve cars."""
+    connection.execute("UPDATE zone_occupancy SET capacity = %s", (CAPACITY,))
+    query = "SELECT zone_code FROM zone_occupancy WHERE vehicle_class = 'car' ORDER BY zone_code"
+    return [row[0] for row in connection.execute(query).fetchall()]
+
+
+def running(connection: psycopg.Connection, drivers: Sequence[str], most: int) -> list[str]:
+    """At most `most` running sessions, oldest first, as stop.lua wants them: id, space, the driver's bearer key."""
+    keys = {f"driver-{n}": key for n, key in enumerate(drivers, 1)}
+    rows = connection.execute("SELECT id, client FROM active_session ORDER BY id LIMIT %s", (most,)).fetchall()
+    return [f"{session} {keys[client]}" for session, client in rows]
+
+
+def boxes(features: Sequence[dict[str, Any]], number: int = ZONES_IN_BOX) -> list[str]:
+    """Four boxes (west,south,east,north) with exactly `number` zones each, which the south, north, west and east of the
+    city fill. Raises BenchError where the city has fewer zones."""
+    if len(features) <= number:
+        raise BenchError(f"the city has {len(features)} zones; a map of {number} needs more")
+    bounds = [_bounds(feature) for feature in features]
+    west, south = (min(bound[side] for bound in bounds) - 0.001 for side in (0, 1))
+    east, north = (max(bound[side] for bound in bounds) + 0.001 for side in (2, 3))
+    least = [_between(sorted(bound[side] for bound in bounds), number) for side in (0, 1)]
+    most = [_between(sorted((bound[side] for bound in bounds), reverse=True), number) for side in (2, 3)]
+    found = [
+        (west, south, east, least[1]),
+        (west, most[1], east, north),
+        (west, south, least[0], north),
+        (most[0], south, east, north),
+    ]
+    return [",".join(f"{figure:.7f}" for figure in box) for box in found]
+
+
+def _between(sides: Sequence[float], number: int) -> float:
+    """A line that `number` of these sides lie before."""
+    return (sides[number - 1] + sides[number]) / 2
+
+
+def _bounds(feature: dict[str, Any]) -> tuple[float, float, float, float]:
+    points = list(_points(feature["geometry"]["coordinates"]))
+    lngs, lats = [point[0] for point in points], [point[1] for point in points]
+    return min(lngs), min(lats), max(lngs), max(lats)
+
+
+def _points(coordinates: Iterable[Any]) -> Iterator[Sequence[float]]:
+    for part in coordinates:
+        if isinstance(part[0], int | float):
+            yield part
+        else:
+            yield from _points(part)

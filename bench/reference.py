@@ -1,0 +1,72 @@
+"""What the service is measured against: the least that a Flask view can do, under the same server.
+
+`application` has no flask-smorest, no roles, no rates, no idempotency: it serves the ceiling (one guarded UPDATE and
+one INSERT over a connection of the thread's own), a bare JSON view, and /readyz.
+"""
+
+import os
+import threading
+from typing import Any
+
+import orjson
+import psycopg
+from flask import Flask, Response, request
+
+# Nothing but these columns and the primary keys.
+TABLES = """
+CREATE TABLE ref_zone (id integer PRIMARY KEY, occ integer, cap integer);
+CREATE TABLE ref_session (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, zone integer, plate text);
+"""
+# One row updated under its lock, one inserted, one commit: what no start can do without.
+CEILING = (
+    "WITH u AS (UPDATE ref_zone SET occ = occ + 1 WHERE id = %s AND occ < cap RETURNING id) "
+    "INSERT INTO ref_session (zone, plate) SELECT id, %s FROM u RETURNING id"
+)
+# The same statement in pgbench's own script. `zones` is set on its command line.
+PGBENCH = (
+    "\\set zone random(1, :zones)\n\\set plate random(10000, 99999)\n"
+    + CEILING.replace("%s", ":zone", 1).replace("%s", ":plate", 1)
+    + ";\n"
+)
+
+
+def make_tables(connection: psycopg.Connection, zones: int, capacity: int) -> None:
+    """Make the reference tables with `zones` zones, ids 1 to `zones`, each with room for `capacity` vehicles."""
+    connection.execute(TABLES)
+    connection.execute("INSERT INTO ref_zone SELECT n, 0, %s FROM generate_series(1, %s) n", (capacity, zones))
+
+
+def create_application(database_url: str) -> Flask:
+    """The reference application. A connection is made when a thread serves its first request."""
+    application = Flask("reference", static_folder=None)
+    local = threading.local()
+
+    def connection() -> psycopg.Connection[Any]:
+        if not hasattr(local, "connection"):
+            local.connection = psycopg.connect(database_url, autocommit=True)
+        return local.connection
+
+    @application.post("/ceiling")
+    def ceiling() -> Response:
+        body = orjson.loads(request.get_data())
+        row = connection().execute(CEILING, (body["zone"], body["plate"])).fetchone()
+        if row is None:
+            return Response(b'{"full":true}', 409, mimetype="application/json")
+        return Response(orjson.dumps({"id": row[0]}), 201, mimetype="application/json")
+
+    @application.get("/json")
+    def bare_json() -> dict[str, str]:
+        return {"service": "reference", "status": "ok"}
+
+    @application.get("/readyz")
+    def ready() -> dict[str, str]:
+        return {"status": "ready"}
+
+    return application
+
+
+def __getattr__(name: str) -> Flask:
+    """`application`, made only where a server asks for it: whoever imports the SQL above needs no database."""
+    if name != "application":
+        raise AttributeError(name)
+    return create_application(os.environ["IPARKING_DATABASE_URL"])

@@ -1,0 +1,25 @@
+"""Refusals by the facts of what is owed. None of them knows the web."""
+
+
+class BillingError(Exception):
+    """The base of all refusals here; its text can be shown to the person who asked."""
+
+
+class NoRate(BillingError):
+    """No rate is in force there and then, or none has this version."""
+
+
+class PaymentDeclined(BillingError):
+    """The gateway refused the payment for good; asking again gives the same answer."""
+
+
+class GatewayUnavailable(BillingError):
+    """The gateway gave no answer: the money may or may not have moved. Ask again with the same reference."""
+
+
+class UnknownPayment(BillingError):
+    """No payment has this id."""
+
+
+class PaymentAlreadySettled(BillingError):
+    """The payment was settled before, in another way than stated now."""

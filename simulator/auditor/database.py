@@ -1,0 +1,170 @@
+"""The book against PostgreSQL: rows read with SQL of the auditor's own, in one read-only snapshot, through a read-only
+URL."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from simulator.auditor import outcome
+from simulator.auditor.model import Book, Count
+from simulator.auditor.outcome import Found
+from simulator.service import ServiceError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+BATCH = 2_000
+
+_RUNNING = """
+SELECT id::text, plate, vehicle_class, zone_code, started_at, ends_at, over_at, admission, counted
+  FROM active_session"""
+_OVER = """
+SELECT id::text, plate, vehicle_class, zone_code, started_at, ends_at, ended_at, ended_by, fee
+  FROM parking_session WHERE started_at >= %s"""
+_COUNTS = "SELECT zone_code, vehicle_class, occupied, capacity FROM zone_occupancy"
+_PAYMENTS = """
+SELECT p.id::text, p.fee, count(d.session_id), COALESCE(sum(d.amount), 0)
+  FROM parking_session p LEFT JOIN payment d ON d.session_id = p.id
+ WHERE p.started_at >= %s
+ GROUP BY p.id, p.fee
+HAVING count(d.session_id) <> CASE WHEN p.fee > 0 THEN 1 ELSE 0 END OR COALESCE(sum(d.amount), 0) <> p.fee"""
+_STRAY_PAYMENTS = """
+SELECT d.session_id::text, d.amount FROM payment d
+ WHERE NOT EXISTS (SELECT FROM parking_session p WHERE p.id = d.session_id)"""
+
+
+def compare(book: Book, database_url: str) -> None:
+    """Sessions, counts and payments as PostgreSQL holds them against the book. Raises ServiceError where it cannot be
+    read."""
+    try:
+        _compare(book, database_url)
+    except psycopg.Error as error:
+        raise ServiceError(f"the database cannot be audited: {str(error).strip()}") from error
+
+
+def _compare(book: Book, database_url: str) -> None:
+    with psycopg.connect(database_url, options="-c timezone=UTC") as connection:
+        connection.read_only = True
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        asked = time.time()
+        connection.execute("SELECT 1").fetchone()  # the snapshot is taken here
+        clock = book.header.clock
+        now = clock.business_at(asked)
+        low, high = now - clock.margin, clock.business_at(time.time()) + clock.margin
+        counted = _compare_sessions(book, connection, low, high)
+        _compare_counts(book, connection, counted)
+        _compare_payments(book, connection)
+
+
+def _rows(
+    connection: psycopg.Connection, name: str, query: str, values: tuple[Any, ...] = ()
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of a query, a batch at a time (a day has many)."""
+    with connection.cursor(name=name) as cursor:
+        cursor.itersize = BATCH
+        cursor.execute(query, values)
+        yield from cursor
+
+
+def _microseconds(instant: datetime | None) -> int | None:
+    return None if instant is None else (instant - _EPOCH) // _MICROSECOND
+
+
+def _compare_sessions(book: Book, connection: psycopg.Connection, low: int, high: int) -> Counter[Count]:
+    """Every session of the run once, running or over, as it must be. Gives how many rows each zone counts."""
+    seen: set[str] = set()
+    counted: Counter[Count] = Counter()
+    since = _EPOCH + book.began * _MICROSECOND
+    for row in _rows(connection, "running", _RUNNING):
+        counted[row[3], row[2]] += row[8]
+        _note(book, seen, row[0])
+        _compare_running(book, row, low, high)
+    for row in _rows(connection, "over", _OVER, (since,)):
+        _note(book, seen, row[0])
+        _compare_over(book, row, low, high)
+    outcome.lost(book, seen, "in PostgreSQL")
+    return counted
+
+
+def _note(book: Book, seen: set[str], session_id: str) -> None:
+    if session_id in seen:
+        book.verdict.add("doubled", f"session {session_id}", "more than one row in PostgreSQL")
+    seen.add(session_id)
+
+
+def _compare_running(book: Book, row: tuple[Any, ...], low: int, high: int) -> None:
+    """A running row holds no state and no fee: what must follow from it is compared, by the rule of its admission."""
+    session_id, plate, vehicle_class, zone, started_at, ends_at, over_at, admission, counted = row
+    session = book.sessions.get(session_id)
+    over = _microseconds(over_at) or 0
+    gone = admission == "advisory" and over <= low
+    outcome.compare(
+        book,
+        Found(
+            session_id, plate, vehicle_class, zone, _microseconds(started_at) or 0, _microseconds(ends_at),
+            "expired" if over <= low else "running", over if gone else None, _owed(book, session_id, low),
+        ),
+        low,
+        high,
+        "in PostgreSQL",
+    )  # fmt: skip
+    about = f"session {session_id} in PostgreSQL"
+    if session is not None:
+        book.verdict.expect("session", about, "over_at", session.over_at, over)
+        rule = book.zone(session.zone).admission
+        book.verdict.expect("session", about, "admission", rule, admission)
+    if not counted and over > high:
+        book.verdict.add("count", about, "gave its place back before its time was over")
+
+
+def _owed(book: Book, session_id: str, now: int) -> int:
+    session = book.sessions.get(session_id)
+    return 0 if session is None else outcome.expected(book, session, now).fee or 0
+
+
+def _compare_over(book: Book, row: tuple[Any, ...], low: int, high: int) -> None:
+    session_id, plate, vehicle_class, zone, started_at, ends_at, ended_at, ended_by, fee = row
+    state = "ended" if ended_by == "driver" else "expired"
+    began, end = _microseconds(started_at) or 0, _microseconds(ended_at)
+    outcome.compare(
+        book,
+        Found(session_id, plate, vehicle_class, zone, began, _microseconds(ends_at), state, end, fee),
+        low,
+        high,
+        "in PostgreSQL",
+    )
+
+
+def _compare_counts(book: Book, connection: psycopg.Connection, counted: Counter[Count]) -> None:
+    """Each zone's number against its rows (counted here), its capacity, and in strict zones against the book itself."""
+    in_book = Counter(s.count for s in book.sessions.values() if s.ended_at is None)
+    for zone, vehicle_class, occupied, capacity in _rows(connection, "counts", _COUNTS):
+        count = zone, vehicle_class
+        about = f"{zone} {vehicle_class} in PostgreSQL"
+        book.verdict.compared["counts in PostgreSQL"] += 1
+        book.verdict.expect("count", about, "occupied against its rows", counted[count], occupied)
+        if zone not in book.header.zones:
+            continue
+        before = book.occupied_before(count)
+        book.verdict.expect("count", about, "capacity", book.zone(zone).capacity.get(vehicle_class), capacity)
+        if not book.strict(zone):
+            continue
+        if not in_book[count] <= occupied <= in_book[count] + before:
+            book.verdict.add("count", about, f"occupied is {occupied}, expected {in_book[count]} by the answers")
+        if occupied > capacity:
+            book.verdict.add("over_admission", about, f"{occupied} vehicles on {capacity} places")
+
+
+def _compare_payments(book: Book, connection: psycopg.Connection) -> None:
+    """What is due for each session that is over: its fee, once; and nothing for any other."""
+    since = _EPOCH + book.began * _MICROSECOND
+    book.verdict.compared["payments"] += sum(1 for s in book.sessions.values() if s.ended_at is not None)
+    for session_id, fee, number, amount in _rows(connection, "payments", _PAYMENTS, (since,)):
+        book.verdict.add(
+            "payment", f"session {session_id}", f"{number} payments of {amount} VND in all for a fee of {fee} VND"
+        )
+    for session_id, amount in _rows(connection, "stray_payments", _STRAY_PAYMENTS):
+        book.verdict.add("payment", f"session {session_id}", f"{amount} VND are due for a session that has not ended")

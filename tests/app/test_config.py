@@ -1,0 +1,57 @@
+"""Settings are checked once at the start, and a scaled clock is for simulations only."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.clock import RealClock, ScaledClock, make_clock
+from app.config import BadSetting, Settings
+
+URLS = {"IPARKING_DATABASE_URL": "postgresql://u@127.0.0.1/d", "IPARKING_REDIS_URL": "redis://127.0.0.1/0"}
+SCALED = {
+    "IPARKING_ENV": "simulation",
+    "IPARKING_CLOCK_START": "2026-10-14T07:00:00+07:00",
+    "IPARKING_CLOCK_SPEED": "120",
+    "IPARKING_CLOCK_ANCHOR": "2026-11-01T00:00:00Z",
+}
+
+
+def test_defaults_are_production_with_the_real_clock():
+    settings = Settings.from_environment(URLS)
+    assert settings.environment == "production" and isinstance(make_clock(settings), RealClock)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"IPARKING_DATABASE_URL": ""}, "IPARKING_DATABASE_URL"),
+        ({"IPARKING_REDIS_URL": ""}, "IPARKING_REDIS_URL"),
+        ({"IPARKING_ENV": "prod"}, "IPARKING_ENV"),
+        ({"IPARKING_ENV": "production"}, "IPARKING_ENV=simulation"),
+        ({"IPARKING_CLOCK_SPEED": "fast"}, "IPARKING_CLOCK_SPEED"),
+        ({"IPARKING_CLOCK_SPEED": "-1"}, "IPARKING_CLOCK_SPEED"),
+        ({"IPARKING_CLOCK_START": "7 o'clock"}, "IPARKING_CLOCK_START"),
+        ({"IPARKING_CLOCK_START": "2026-10-14T07:00:00"}, "offset"),
+        ({"IPARKING_CLOCK_ANCHOR": ""}, "IPARKING_CLOCK_ANCHOR"),
+    ],
+)
+def test_bad_setting_is_named(change: dict[str, str], named: str):
+    with pytest.raises(BadSetting, match=named):
+        Settings.from_environment(URLS | SCALED | change)
+
+
+@given(st.floats(0.1, 10_000), st.floats(0, 1e6))
+def test_scaled_clock_runs_from_its_anchor(speed: float, real_seconds: float):
+    start = datetime(2026, 10, 14, tzinfo=UTC)
+    clock = ScaledClock(start, datetime.now(UTC) - timedelta(seconds=real_seconds), speed)
+    first, second = clock.now(), clock.now()
+    assert first <= second
+    assert (first - start).total_seconds() >= real_seconds * speed - 1
+    assert (first - start).total_seconds() <= (real_seconds + 5) * speed
+
+
+def test_all_processes_of_a_simulation_agree():
+    one, other = (make_clock(Settings.from_environment(URLS | SCALED)) for _ in range(2))
+    assert abs((one.now() - other.now()).total_seconds()) < 120

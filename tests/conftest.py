@@ -1,0 +1,235 @@
+"""Real PostgreSQL and Redis for every test: one database a worker, copied from a template with the shipped city.
+
+`./iparking test` starts the private servers and sets IPARKING_TEST_DATABASE_URL (a maintenance database of a superuser)
+and IPARKING_TEST_REDIS_URL.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from psycopg import sql
+from redis import Redis
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import make_url
+from werkzeug.datastructures import Headers
+
+from app import create_app
+from app.city import load_default_city
+from app.config import Settings
+from app.database import sqlalchemy_url, upgrade
+from app.resources import Resources, make_resources
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATES = {"empty": "iparking_test_empty", "city": "iparking_test_city"}
+HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
+TEMPLATE_LOCK = 7_264_002
+CLEARED = "active_session, parking_session, parking_check, idempotency_key, payment"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not os.environ.get("IPARKING_TEST_DATABASE_URL") or not os.environ.get("IPARKING_TEST_REDIS_URL"):
+        pytest.exit("the tests need a private PostgreSQL and Redis: run ./iparking test", returncode=2)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared data and standards; a test that needs it is skipped without it, and fails in CI."""
+    folder = Path(os.environ.get("IPARKING_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        reason = "shared data (IPARKING_SHARED) is not on this machine"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    return folder
+
+
+def admin_connection() -> psycopg.Connection:
+    return psycopg.connect(os.environ["IPARKING_TEST_DATABASE_URL"], autocommit=True)
+
+
+def url_of(database: str) -> str:
+    url = make_url(os.environ["IPARKING_TEST_DATABASE_URL"]).set(database=database)
+    return url.render_as_string(hide_password=False)
+
+
+def source_hash() -> str:
+    """A hash of all that a template is made from: migrations, SQL functions, data, and the code that loads them."""
+    digest = hashlib.sha256()
+    for folder in ("migrations", "zones", "billing"):
+        for file in sorted((ROOT / folder).rglob("*")):
+            if file.suffix in (".py", ".sql", ".geojson", ".csv", ".toml"):
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def drop_database(connection: psycopg.Connection, name: str) -> None:
+    connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def make_templates(connection: psycopg.Connection) -> None:
+    """Make both templates anew unless they stand and come from the very same sources."""
+    wanted = source_hash()
+    query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = ANY(%s)"
+    if connection.execute(query, [list(TEMPLATES.values())]).fetchall() == [(wanted,), (wanted,)]:
+        return
+    for kind, name in TEMPLATES.items():
+        drop_database(connection, name)
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        upgrade(url_of(name))
+        if kind == "city":
+            load_default_city(url_of(name))
+    for name in TEMPLATES.values():
+        connection.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), sql.Literal(wanted)))
+
+
+def copy_of(kind: str, worker: str) -> Iterator[str]:
+    name = f"{TEMPLATES[kind]}_{worker}_{os.getpid()}"
+    with admin_connection() as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", [TEMPLATE_LOCK])
+        make_templates(connection)
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(TEMPLATES[kind]))
+        )
+        connection.execute("SELECT pg_advisory_unlock(%s)", [TEMPLATE_LOCK])
+    yield url_of(name)
+    with admin_connection() as connection:
+        drop_database(connection, name)
+
+
+@pytest.fixture(scope="session")
+def worker_id(request: pytest.FixtureRequest) -> str:
+    return getattr(request.config, "workerinput", {}).get("workerid", "main")
+
+
+@pytest.fixture(scope="session")
+def empty_database(worker_id: str) -> Iterator[str]:
+    yield from copy_of("empty", worker_id)
+
+
+@pytest.fixture(scope="session")
+def city_database(worker_id: str) -> Iterator[str]:
+    yield from copy_of("city", worker_id)
+
+
+@pytest.fixture
+def engine(empty_database: str) -> Iterator[Engine]:
+    """An engine on a migrated database that holds no rows."""
+    engine = create_engine(sqlalchemy_url(empty_database))
+    with engine.begin() as connection:
+        tables = connection.exec_driver_sql(
+            "SELECT string_agg(quote_ident(relname), ', ') FROM pg_class WHERE relkind IN ('r', 'p') "
+            "AND NOT relispartition AND relnamespace = 'public'::regnamespace "
+            "AND relname NOT IN ('alembic_version', 'spatial_ref_sys', 'revision')"
+        ).scalar_one()
+        connection.exec_driver_sql(f"TRUNCATE {tables} RESTART IDENTITY")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def database_url(city_database: str) -> str:
+    """A database with the shipped city (nine districts, zones, rates) and nobody parked in it."""
+    with psycopg.connect(city_database, autocommit=True) as connection:
+        connection.execute(f"TRUNCATE {CLEARED}")
+        connection.execute(
+            "UPDATE zone_occupancy SET occupied = 0, version = version + 1, next_over = NULL "
+            "WHERE occupied <> 0 OR next_over IS NOT NULL"
+        )
+    return city_database
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> str:
+    return os.environ["IPARKING_TEST_REDIS_URL"]
+
+
+class SteppedClock:
+    """A clock that a test moves by hand."""
+
+    speed = 1.0
+
+    def __init__(self, now: str) -> None:
+        self.instant = datetime.fromisoformat(now).astimezone(UTC)
+
+    def now(self) -> datetime:
+        return self.instant
+
+    def at(self, now: str) -> None:
+        """Jump to an instant; one without an offset is Hanoi's."""
+        instant = datetime.fromisoformat(now)
+        self.instant = (instant if instant.tzinfo else instant.replace(tzinfo=HANOI)).astimezone(UTC)
+
+    def advance(self, **delta: float) -> None:
+        """Move on: advance(minutes=61)."""
+        self.instant += timedelta(**delta)
+
+
+@pytest.fixture
+def clock() -> SteppedClock:
+    """A Wednesday morning in Hanoi."""
+    return SteppedClock("2026-10-14T08:00:00+07:00")
+
+
+KEYS = {role: f"{role}-key" for role in ("driver", "warden", "planner", "operator", "device")}
+DRIVERS = [f"driver-key-{n}" for n in range(1, 9)]
+
+
+@pytest.fixture(scope="session")
+def keys_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "keys.json"
+    path.write_text(json.dumps(KEYS | {"drivers": DRIVERS}))
+    return path
+
+
+@pytest.fixture
+def resources(database_url: str, redis_url: str, keys_path: Path, clock: SteppedClock) -> Iterator[Resources]:
+    """The service's resources on a city with nobody in it, with a clock that the test moves."""
+    held = replace(make_resources(Settings(database_url, redis_url, keys_path, "test")), clock=clock)
+    yield held
+    held.catalogue.stop()
+    held.engine.dispose()
+    held.connections.get().close()
+    held.redis.close()
+
+
+@pytest.fixture
+def lonely_client(resources: Resources) -> Iterator["Client"]:
+    """A client of a service whose Redis is dead (nobody listens on its port)."""
+    lonely = replace(resources, redis=Redis.from_url("redis://127.0.0.1:1/0", retry=None))
+    app = create_app(lonely.settings, lonely)
+    app.test_client_class = Client
+    yield app.test_client()  # type: ignore[misc]
+    lonely.redis.close()
+
+
+@pytest.fixture
+def app(resources: Resources) -> Flask:
+    return create_app(resources.settings, resources)
+
+
+class Client(FlaskClient):
+    """Flask's test client that sends a role's key: client.post(path, json=…, role="driver", key="idempotency")."""
+
+    def open(self, *args: Any, role: str | None = None, key: str | None = None, **kwargs: Any) -> Any:
+        headers = Headers(kwargs.pop("headers", None) or {})
+        if role is not None:
+            token = DRIVERS[int(role.removeprefix("driver-")) - 1] if role.startswith("driver-") else KEYS[role]
+            headers["Authorization"] = f"Bearer {token}"
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        return super().open(*args, headers=headers, **kwargs)
+
+
+@pytest.fixture
+def client(app: Flask) -> Client:
+    app.test_client_class = Client
+    return app.test_client()  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""Where vehicles are: zones, plates, sessions, counts, checks."""

@@ -1,0 +1,289 @@
+"""Parking sessions: started, extended, stopped, over. Each verb is one SQL statement, which is one transaction.
+
+The statements call the functions of sql/functions/. A session's id is a UUIDv7 of its start, so the id tells in which
+month's partition a finished session lies. Instants come in as arguments; a start has millisecond precision.
+"""
+
+import os
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, NoReturn
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import class_row
+
+from zones import errors
+from zones.errors import ZoneError
+
+# How long a phone may have been offline when it hands in `stopped_at` (business time).
+STOP_LATENESS = timedelta(minutes=15)
+STATES = ("running", "expired", "ended")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Count(NamedTuple):
+    """The count of one zone and class, as one version of its row had it."""
+
+    zone: str
+    vehicle_class: str
+    version: int
+    occupied: int
+    capacity: int
+    next_over: datetime | None
+
+
+class AgreedPrice(NamedTuple):
+    """What a stay will cost, frozen at its start: amounts[i] VND from after[i] microseconds on.
+
+    `after` has one element more than `amounts`: the stay for which nothing was priced yet.
+    """
+
+    rate_version: str
+    refund: str
+    after: list[int]
+    amounts: list[int]
+
+    def owed(self, stay: timedelta) -> int:
+        """What is owed once the stay has lasted this long."""
+        return self.amounts[bisect_right(self.after, stay // _MICROSECOND) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A session as it would be. `client` and `key` make the request repeatable; `key` may be None."""
+
+    client: str
+    key: str | None
+    zone: str
+    plate: str
+    vehicle_class: str
+    started_at: datetime
+    minutes: int | None
+    ends_at: datetime | None
+    over_at: datetime
+    max_over_at: datetime
+    payment_method: str
+    price: AgreedPrice
+
+
+class Started(NamedTuple):
+    """An admitted session. `zone_count` is None where the answer repeats an earlier one."""
+
+    id: UUID
+    started_at: datetime
+    rate_version: str
+    zone_count: Count | None
+
+
+class StopCall(NamedTuple):
+    """Who stops what and when. `stopped_at` is None where the phone did not state it."""
+
+    id: UUID
+    client: str
+    stopped_at: datetime | None
+    now: datetime
+    key: str | None
+
+
+class Ended(NamedTuple):
+    """A session that was stopped or closed. `zone_count` is None where the answer repeats an earlier one."""
+
+    id: UUID
+    zone: str
+    plate: str
+    vehicle_class: str
+    started_at: datetime
+    ends_at: datetime | None
+    ended_at: datetime
+    payment_method: str
+    rate_version: str
+    fee: int
+    zone_count: Count | None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session as it stood at an instant. `fee` is None where a strict overstay is longer than what was priced."""
+
+    id: UUID
+    zone_code: str
+    plate: str
+    vehicle_class: str
+    state: str
+    started_at: datetime
+    ends_at: datetime | None
+    ended_at: datetime | None
+    payment_method: str
+    rate_version: str
+    fee: int | None
+
+
+def floor_to_millisecond(instant: datetime) -> datetime:
+    """The instant at the precision that a session id carries."""
+    return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
+
+
+def new_id(started_at: datetime) -> UUID:
+    """A UUIDv7 (RFC 9562, 5.7): 48 bits of Unix milliseconds, then 74 random bits around version and variant."""
+    random = int.from_bytes(os.urandom(10), "big")
+    milliseconds = (started_at - EPOCH) // _MILLISECOND
+    return UUID(int=milliseconds << 80 | 7 << 76 | random >> 68 << 64 | 0b10 << 62 | random & (1 << 62) - 1)
+
+
+def started_at_of(session_id: UUID) -> datetime:
+    """The start that a session id carries. Raises UnknownSession for an id that is none of ours."""
+    try:
+        return EPOCH + (session_id.int >> 80) * _MILLISECOND
+    except OverflowError:
+        raise errors.UnknownSession(f"no session {session_id}") from None
+
+
+_START = """
+SELECT outcome, id, started_at, rate_version, version, occupied, capacity, next_over
+  FROM start_session(%s, %s, %s, %s, %s, %s, %s, %s::integer, %s::timestamptz, %s, %s, %s, %s, %s,
+                     %s::bigint[], %s::bigint[])
+"""
+
+
+def start(connection: psycopg.Connection, new: Start) -> Started:
+    """Admit a vehicle: its active session and its zone's count, or neither.
+
+    Raises ZoneFull, AlreadyParked, UnknownZone, KeyConflict; SessionInTheWay where the plate's last session must first
+    be closed.
+    """
+    values = (
+        new_id(new.started_at), new.plate, new.vehicle_class, new.client, new.key, new.zone, new.started_at,
+        new.minutes, new.ends_at, new.over_at, new.max_over_at, new.payment_method, *new.price,
+    )  # fmt: skip
+    for _ in range(3):
+        row = _run_start(connection, values, new)
+        if row[0] != "again":  # what stood in the way was gone when it was looked at
+            return _read_start(row, new)
+    raise errors.AlreadyParked(f"{new.plate} is being started and stopped by others at this moment")
+
+
+def _run_start(connection: psycopg.Connection, values: tuple[Any, ...], new: Start) -> tuple[Any, ...]:
+    try:
+        row = connection.execute(_START, values).fetchone()
+    except psycopg.DatabaseError as error:
+        if error.sqlstate == "IP001":
+            raise errors.ZoneFull(f"zone {new.zone} has no place left for a {new.vehicle_class}") from None
+        raise
+    assert row is not None
+    return row
+
+
+def _read_start(row: tuple[Any, ...], new: Start) -> Started:
+    outcome, session_id, started_at, rate_version, *count = row
+    match outcome:
+        case "started":
+            return Started(session_id, started_at, rate_version, Count(new.zone, new.vehicle_class, *count))
+        case "repeated":
+            return Started(session_id, started_at, rate_version, None)
+        case "over":
+            raise errors.SessionInTheWay(session_id)
+        case "already_parked":
+            raise errors.AlreadyParked(f"{new.plate} has a running session")
+        case "unknown_zone":
+            raise errors.UnknownZone(f"zone {new.zone} has no places for a {new.vehicle_class}")
+    return _refuse(outcome, session_id)
+
+
+def stop_arguments(call: StopCall) -> tuple[Any, ...]:
+    """The arguments of the SQL function stop_session. Raises StoppedInFuture, StoppedTooLate, UnknownSession."""
+    if call.stopped_at is not None and call.stopped_at > call.now:
+        raise errors.StoppedInFuture("stopped_at lies in the future")
+    if call.stopped_at is not None and call.stopped_at < call.now - STOP_LATENESS:
+        raise errors.StoppedTooLate(f"stopped_at lies more than {STOP_LATENESS // timedelta(minutes=1)} minutes back")
+    return (call.id, started_at_of(call.id), call.client, call.stopped_at, call.now, call.key)
+
+
+def read_ended(row: tuple[Any, ...]) -> Ended:
+    """What a row of stop_session or end_session says. Raises the error that its outcome names."""
+    (outcome, session_id, _, zone, plate, vehicle_class, started_at, ends_at, ended_at, _by, method, rate_version,
+     fee, version, occupied, capacity, next_over) = row[:17]  # fmt: skip
+    if outcome not in ("stopped", "repeated", "closed"):
+        _refuse(outcome, session_id)
+    count = None if version is None else Count(zone, vehicle_class, version, occupied, capacity, next_over)
+    return Ended(
+        session_id, zone, plate, vehicle_class, started_at, ends_at, ended_at, method, rate_version, fee, count
+    )
+
+
+def extend(connection: psycopg.Connection, session_id: UUID, client: str, minutes: int, now: datetime) -> None:
+    """Add prepaid minutes. Raises UnknownSession, SessionEnded, SessionExpired, NotPrepaid, MaxStayExceeded."""
+    row = connection.execute(
+        "SELECT extend_session(%s, %s, %s, %s, %s)", (session_id, started_at_of(session_id), client, minutes, now)
+    ).fetchone()
+    assert row is not None
+    if row[0] != "extended":
+        _refuse(row[0], session_id)
+
+
+_REFUSALS: dict[str, Callable[[UUID], ZoneError]] = {
+    "unknown": lambda _: errors.UnknownSession("you have no session of this id"),
+    "conflict": lambda _: errors.KeyConflict("the idempotency key was used with another request"),
+    "ended": lambda _: errors.SessionEnded("the session was stopped before"),
+    "expired": lambda _: errors.SessionExpired("the session's time is over"),
+    "not_prepaid": lambda _: errors.NotPrepaid("the session runs until it is stopped; there is nothing to extend"),
+    "max_stay_exceeded": lambda _: errors.MaxStayExceeded("the session would pass the zone's maximum stay"),
+    "before_start": lambda _: errors.StoppedBeforeStart("stopped_at lies before the session's start"),
+    "unpriced": errors.StayUnpriced,
+}
+
+
+def _refuse(outcome: str, session_id: UUID) -> NoReturn:
+    raise _REFUSALS[outcome](session_id)
+
+
+def continue_price(connection: psycopg.Connection, session_id: UUID, price: AgreedPrice) -> None:
+    """Put a longer agreed price on a session whose strict overstay has passed the end of the first one."""
+    connection.execute(
+        "UPDATE active_session SET fee_after = %s::bigint[], fee_amount = %s::bigint[] "
+        "WHERE id = %s AND rate_version = %s",
+        (price.after, price.amounts, session_id, price.rate_version),
+    )
+
+
+_SESSION_COLUMNS = """id, zone_code, plate, vehicle_class, state, started_at, ends_at, ended_at,
+    payment_method, rate_version, fee"""
+
+
+def find(connection: psycopg.Connection, session_id: UUID, client: str | None, now: datetime) -> Session:
+    """One session as of `now`, of one client or (None) of any. Raises UnknownSession."""
+    query = f"""SELECT {_SESSION_COLUMNS} FROM sessions_as_of(%(now)s)
+        WHERE id = %(id)s AND started_at = %(started_at)s AND (%(client)s::text IS NULL OR client = %(client)s::text)"""
+    values = {"id": session_id, "started_at": started_at_of(session_id), "client": client, "now": now}
+    with connection.cursor(row_factory=class_row(Session)) as cursor:
+        session = cursor.execute(query, values).fetchone()
+    if session is None:
+        _refuse("unknown", session_id)
+    return session
+
+
+def of_client(
+    connection: psycopg.Connection, client: str, now: datetime, *, state: str | None, before: UUID | None, limit: int
+) -> list[Session]:
+    """A client's sessions as of `now`, newest first, at most `limit`, older than `before` (the last id seen)."""
+    query = f"""SELECT {_SESSION_COLUMNS} FROM sessions_as_of(%(now)s) WHERE client = %(client)s
+        AND (%(before)s::uuid IS NULL OR id < %(before)s::uuid) AND (%(state)s::text IS NULL OR state = %(state)s::text)
+        ORDER BY id DESC LIMIT %(limit)s"""
+    values = {"client": client, "now": now, "state": state, "before": before, "limit": limit}
+    with connection.cursor(row_factory=class_row(Session)) as cursor:
+        return cursor.execute(query, values).fetchall()
+
+
+def release_over(connection: psycopg.Connection, now: datetime) -> list[Count]:
+    """Give back the places of advisory sessions whose time is over; the counts that changed."""
+    return [Count(*row) for row in connection.execute("SELECT * FROM release_over(%s)", (now,)).fetchall()]
+
+
+def ready_to_close(connection: psycopg.Connection, now: datetime, limit: int) -> list[UUID]:
+    """Advisory sessions that are over for so long that no late stop can come any more."""
+    query = "SELECT id FROM active_session WHERE NOT counted AND over_at < %s ORDER BY over_at LIMIT %s"
+    return [row[0] for row in connection.execute(query, (now - STOP_LATENESS, limit)).fetchall()]
