@@ -51,8 +51,10 @@ def _place(resources: Resources, zone: str, vehicle_class: str) -> Place:
     if vehicle_class not in VEHICLE_CLASSES:
         raise errors.ClassNotServed(f"{vehicle_class} is not served; served are {', '.join(VEHICLE_CLASSES)}")
     place = resources.catalogue.places.by_code.get(zone)
-    if place is None or vehicle_class not in place.capacity:
-        raise errors.UnknownZone(f"no zone {zone} for a {vehicle_class}")
+    if place is None:
+        raise errors.UnknownZone(f"no zone {zone}")
+    if not place.capacity.get(vehicle_class):
+        raise errors.ClassNotServed(f"zone {zone} has no places for a {vehicle_class}")
     return place
 
 

@@ -59,6 +59,18 @@ class StoppedTooLate(ZoneError):
     """`stopped_at` lies further back than a phone may have been offline."""
 
 
+class CapturedInFuture(ZoneError):
+    """`captured_at` lies further in the future than clocks may differ."""
+
+
+class CapturedTooLate(ZoneError):
+    """`captured_at` lies further back than a check may be handed in."""
+
+
+class UnknownDistrict(ZoneError):
+    """No service district has this code."""
+
+
 class KeyConflict(ZoneError):
     """The idempotency key was used with another request."""
 

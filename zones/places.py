@@ -1,17 +1,17 @@
 """The zones in force, held in process memory: found by code, by words, by a map's box or around a point."""
 
-import math
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 
-import numpy as np
 import psycopg
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-METRES_A_DEGREE = 111_195.0  # of latitude, on the sphere of mean radius 6,371 km
+from zones.geometry import LocalPlane
+
 D_WITH_STROKE = str.maketrans({"đ": "d", "Đ": "d", "ð": "d", "Ð": "d"})
 
 
@@ -69,10 +69,9 @@ class Places:
 
     def near(self, lat: float, lng: float, metres: float) -> list[tuple[Place, float]]:
         """Zones within `metres` of a point, nearest first, with their distance in metres."""
-        scale = max(math.cos(math.radians(lat)), 0.01)
-        height, width = metres / METRES_A_DEGREE, metres / METRES_A_DEGREE / scale
-        candidates = self.in_box(lng - width, lat - height, lng + width, lat + height)
-        measured = [(place, _metres(place.geometry, lat, lng, scale)) for place in candidates]
+        plane = LocalPlane(lng, lat)
+        candidates = self.in_box(*plane.to_degrees(shapely.box(-metres, -metres, metres, metres)).bounds)
+        measured = [(place, plane.to_metres(place.geometry).distance(shapely.Point(0, 0))) for place in candidates]
         return sorted(((p, d) for p, d in measured if d <= metres), key=lambda pair: (pair[1], pair[0].code))
 
     def matching(self, query: str) -> list[Place]:
@@ -80,17 +79,8 @@ class Places:
         wanted = fold_words(query).split()
         return [place for place in self.all if all(word in place.words for word in wanted)]
 
-    def _at(self, indexes: np.ndarray) -> list[Place]:
+    def _at(self, indexes: Any) -> list[Place]:
         return [self.all[index] for index in sorted(indexes.tolist())]
-
-
-def _metres(geometry: BaseGeometry, lat: float, lng: float, scale: float) -> float:
-    """Distance on the plane that touches the Earth at the point; exact to 0.1 % within a city."""
-
-    def project(degrees: np.ndarray) -> np.ndarray:
-        return (degrees - [lng, lat]) * [METRES_A_DEGREE * scale, METRES_A_DEGREE]
-
-    return float(shapely.transform(geometry, project).distance(shapely.Point(0, 0)))
 
 
 _ZONES = """

@@ -200,7 +200,9 @@ def stop_arguments(call: StopCall) -> tuple[Any, ...]:
         raise errors.StoppedInFuture("stopped_at lies in the future")
     if call.stopped_at is not None and call.stopped_at < call.now - STOP_LATENESS:
         raise errors.StoppedTooLate(f"stopped_at lies more than {STOP_LATENESS // timedelta(minutes=1)} minutes back")
-    return (call.id, started_at_of(call.id), call.client, call.stopped_at, call.now, call.key)
+    # The end that is charged is the end that is shown: to the millisecond, as the start is.
+    stopped_at = None if call.stopped_at is None else floor_to_millisecond(call.stopped_at)
+    return (call.id, started_at_of(call.id), call.client, stopped_at, floor_to_millisecond(call.now), call.key)
 
 
 def read_ended(row: tuple[Any, ...]) -> Ended:

@@ -149,6 +149,8 @@ CREATE INDEX parking_session_plate ON parking_session (plate, vehicle_class, sta
 CREATE INDEX parking_session_idempotency ON parking_session (client, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX parking_session_client ON parking_session (client, id);
 CREATE INDEX parking_session_zone ON parking_session (zone_code, vehicle_class, started_at);
+-- Stays of more than a day are few (strict overstays); a report may have to find them in any month.
+CREATE INDEX parking_session_long ON parking_session (ended_at) WHERE ended_at - started_at > interval '24 hours';
 -- A month for which no partition was made in time still has a place to go.
 CREATE TABLE parking_session_default PARTITION OF parking_session DEFAULT;
 

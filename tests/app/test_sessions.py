@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from flask import Flask
 
+from app.resources import Resources
 from tests.conftest import Client, SteppedClock
 
 KERB = "HK-001"
@@ -335,6 +336,19 @@ class TestRefusals:
         assert start(client, role="warden").json["code"] == "forbidden"
         answer = client.post("/v1/sessions", json=body())
         assert answer.json["code"] == "unauthorized" and answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_class_without_places_is_not_served(client: Client, resources: Resources):
+    with resources.engine.begin() as connection:
+        query = "UPDATE zone_occupancy SET capacity = %s WHERE zone_code = 'HK-001' AND vehicle_class = 'motorbike'"
+        connection.exec_driver_sql(query, (0,))
+    try:
+        resources.catalogue.refresh()
+        answer = start(client, "29-AB 123.45", vehicle_class="motorbike")
+        assert (answer.status_code, answer.json["code"]) == (422, "class_not_served")
+    finally:
+        with resources.engine.begin() as connection:
+            connection.exec_driver_sql(query, (40,))
 
 
 def test_history_pages_newest_first(client: Client, clock: SteppedClock):

@@ -5,7 +5,6 @@ Statistical bounds are five standard deviations with fixed seeds: a right model 
 
 import itertools
 import math
-import re
 from collections import Counter, defaultdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,10 +19,9 @@ from hypothesis import strategies as st
 from simulator import demand, trace
 from simulator.arrivals import HOUR, Arrivals, arrivals, expected_sessions
 from simulator.city import City
-from simulator.parameters import DEFAULT_FILE, Parameters, load
-from simulator.plates import MOTORBIKE_SERIES, SERIALS, mistyped, plates
+from simulator.parameters import Parameters, load
 from simulator.stays import MINUTE, Kind, Stays, draw_arriving, draw_dwell, draw_stock
-from simulator.trace import Event, InputError
+from simulator.trace import Event
 from tests.simulator.cities import small_city, zone
 from zones.plates import parse
 
@@ -70,7 +68,7 @@ def test_arrivals_of_each_hour_follow_the_rate(index: int) -> None:
 
 def test_a_day_has_the_stays_that_its_places_draw() -> None:
     quiet = flow(parameters=changed(pressure={"spread": 0.0, "small_strict_factor": 1.0}))
-    places = {"002": (86, 160), "006": (60, 130)}  # car, motorbike; HK-002's stay limit does not matter here
+    places = {"002": (86, 160), "006": (60, 130)}  # cars, motorbikes
     drawn = sum(
         (cars * PARAMETERS.stays_per_place.car + bikes * PARAMETERS.stays_per_place.motorbike)
         * PARAMETERS.district(code).pressure
@@ -81,7 +79,7 @@ def test_a_day_has_the_stays_that_its_places_draw() -> None:
 
 
 def test_within_an_hour_the_rate_is_linear() -> None:
-    # Office arrivals from 6 to 7 grow from 2 to 7 (relative): the mean of the times lies at (1/2 + 5/(6*4.5)) of the hour.
+    # From rate a to rate b the mean time is 1/2 + (b - a) / (6 (a + b)) of the hour; a flat rate would give 1/2.
     busy, index = flow(scale=400), list(PARAMETERS.land_uses).index("office")
     low, high = PARAMETERS.land_uses["office"].profile.weekday[6:8]
     times = busy.draw(np.random.default_rng(3), index, -HOUR, 0.0)
@@ -176,6 +174,29 @@ def test_stock_is_as_large_as_the_arrivals_and_dwell_times_before_make_it() -> N
     assert draw_stock(np.random.default_rng(4), busy, 60.0).start[-1] < 60
 
 
+def test_stock_stays_for_the_rest_of_its_dwell_and_no_longer() -> None:
+    # Of those who arrived s ago and still stand, P(dwell > s + x) / P(dwell > s) stand x later.
+    busy, x, hours = flow(scale=60), 30 * MINUTE, PARAMETERS.stock.hours
+    stock = draw_stock(np.random.default_rng(8), busy, MORNING)
+    stands = [
+        sum(_arrived_and_stands(busy, index, -s, s + later) for index in range(len(busy.uses)) for s in _steps(hours))
+        for later in (0.0, x)
+    ]
+    unbounded = np.isin(stock.kind, [Kind.OPEN, Kind.FORGOTTEN])
+    longer = (stock.gone_at - stock.start)[unbounded] > x
+    assert_part(int(longer.sum()), len(longer), stands[1] / stands[0])
+
+
+def _steps(hours: float) -> list[float]:
+    return [(step + 0.5) * MINUTE for step in range(int(hours * 60))]
+
+
+def _arrived_and_stands(busy: Arrivals, index: int, at: float, longer_than: float) -> float:
+    use = busy.use(index)
+    tail = math.erfc((math.log(longer_than) - use.mu) / use.sigma / math.sqrt(2)) / 2
+    return busy.expected(index, at - MINUTE / 2, at + MINUTE / 2) * tail
+
+
 def test_people_pay_and_leave_in_the_stated_shares() -> None:
     busy = flow(scale=100)
     stays = draw_arriving(np.random.default_rng(6), busy, 0.0, MORNING)
@@ -247,7 +268,8 @@ def test_header_says_what_the_trace_was_made_from() -> None:
 def test_trace_is_in_order_within_its_window_and_for_places_that_exist() -> None:
     city, events = small_city(), morning()
     assert all(one.t <= two.t for one, two in itertools.pairwise(events))
-    assert 0 <= events[0].t and events[-1].t < MORNING
+    assert events[0].t >= 0
+    assert events[-1].t < MORNING
     assert all(city.by_code[event.zone].serves(event.vehicle_class) for event in events)
     assert {event.action for event in events} == {"start", "stop", "extend", "check"}
 
@@ -388,85 +410,3 @@ def test_demand_of_nil_is_said() -> None:
     with pytest.raises(ValueError, match="nobody arrives"):
         demand.make(small_city(), nobody, MONDAY, MORNING, seed=7, sessions=10)
     assert list(demand.make(small_city(), nobody, MONDAY, MORNING, seed=7)[1]) == []
-
-
-# --- plates -----------------------------------------------------------------------------------------------------------
-@given(seed=st.integers(0, 10**9), vehicle_class=st.sampled_from(["car", "motorbike"]))
-@settings(deadline=None, max_examples=30)
-def test_invented_plates_are_valid_and_all_different(seed: int, vehicle_class: str) -> None:
-    another = plates(vehicle_class, seed)
-    made = [another() for _ in range(300)]
-    assert len(set(made)) == 300
-    form = r"\d\d[A-Z]-\d{3}\.\d\d" if vehicle_class == "car" else r"\d\d-[A-Z][A-Z1-9] \d{3}\.\d\d"
-    for text in made:
-        assert re.fullmatch(form, text)
-        assert parse(text, vehicle_class).text == text
-        assert sum(int(digit) for digit in text[-6:] if digit.isdigit()) % 10 == 0
-
-
-def test_plates_run_out_with_a_clear_word_after_each_was_given_once() -> None:
-    another = plates("car", 3)
-    made = set(itertools.islice(iter(another, None), 6 * 19 * SERIALS))
-    assert len(made) == 6 * 19 * SERIALS
-    with pytest.raises(ValueError, match="1,139,886 invented car plates"):
-        another()
-    assert len(set(MOTORBIKE_SERIES)) == len(MOTORBIKE_SERIES)
-
-
-@given(place=st.integers(0, 4), step=st.integers(1, 9), seed=st.integers(0, 1000))
-def test_mistyped_plate_is_valid_and_no_invented_one(place: int, step: int, seed: int) -> None:
-    true = plates("motorbike", seed)()
-    typed = mistyped(true, place, step)
-    assert sum(a != b for a, b in zip(true, typed, strict=True)) == 1
-    assert parse(typed, "motorbike").text == typed
-    assert sum(int(digit) for digit in typed[-6:] if digit.isdigit()) % 10 != 0
-
-
-# --- parameters -------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("old", "new", "field"),
-    [
-        ("car = 3.5", "car = -1", "stays_per_place.car"),
-        ("car = 3.5\n", "", "stays_per_place"),
-        ("never_stopped = 0.03", "never_stopped = 1.5", "stay.never_stopped"),
-        ("[again]\nshare", "[again]\nchance = 1\nshare", "again"),
-        ("[districts.default]", '[districts."000"]', "districts"),
-        ("office = 0.45", "office = 0.46", "districts.001.mix"),
-        ("office = 0.45", "offices = 0.45", "districts.001.mix"),
-        ("dwell_p90 = 330", "dwell_p90 = 80", "land_uses.office.dwell_p90"),
-        ("early_stop = 0.45", "early_stop = 0.95", "prepaid"),
-        ("lead_minutes = 8", "lead_minutes = 45", "prepaid.lead_minutes"),
-        ("late_minutes = [2, 14]", "late_minutes = [20, 14]", "prepaid.late_minutes"),
-        ("pause_minutes = 25", "pause_minutes = 5", "again.pause_minutes"),
-        ('"01-01"', '"1 January"', "holidays.every_year"),
-        ("[stock]", "[stock", None),
-    ],
-)
-def test_bad_parameter_is_named(tmp_path: Path, old: str, new: str, field: str | None) -> None:
-    text = DEFAULT_FILE.read_text()
-    assert old in text
-    path = tmp_path / "demand.toml"
-    path.write_text(text.replace(old, new, 1))
-    with pytest.raises(InputError) as caught:
-        load(path)
-    assert str(path) in str(caught.value)
-    assert (caught.value.field or "").startswith(field or "") and (field is None) == (caught.value.field is None)
-
-
-def test_profile_of_zeros_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "demand.toml"
-    path.write_text(re.sub(r"(?m)^weekday = \[.*\]", f"weekday = {[0] * 24}", DEFAULT_FILE.read_text(), count=1))
-    with pytest.raises(InputError, match=r"land_uses\.office\.profile\.weekday"):
-        load(path)
-
-
-def test_missing_and_unreadable_parameter_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No such file"):
-        load(tmp_path / "nowhere.toml")
-    (tmp_path / "bad.toml").write_bytes(b"\xff")
-    with pytest.raises(InputError):
-        load(tmp_path / "bad.toml")
-
-
-def test_digest_of_parameters_follows_their_values() -> None:
-    assert load().digest() == PARAMETERS.digest() != changed(stay={"never_stopped": 0.04}).digest()

@@ -169,7 +169,7 @@ class TestFailures:
     def test_damaged_cluster_ends_in_the_servers_own_reason(self, stack: Stack) -> None:
         stack.stop()
         (stack.postgres.data / "global" / "pg_control").unlink()
-        with pytest.raises(StackError, match="PostgreSQL does not start: .*pg_control.*No such file") as refused:
+        with pytest.raises(StackError, match=r"PostgreSQL does not start: .*pg_control.*No such file") as refused:
             stack.start()
         assert "\n" not in str(refused.value)
         assert working_in(stack.folders.data / "postgres") == []

@@ -1,0 +1,105 @@
+"""Enforcement: plate checks by wardens."""
+
+from typing import Any
+
+import psycopg
+from flask import Response, g
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+
+from app.api.blueprint import Blueprint, answer_once
+from app.api.fields import Instant, local, plate, vehicle_class, zone_code
+from app.errors import BadBody, MalformedBody
+from app.resources import resources
+from zones import errors
+from zones.enforcement import VERDICTS, Check, Position, Sighting, check
+
+enforcement = Blueprint(
+    "enforcement", __name__, url_prefix="/v1/enforcement", description="Plate checks, for wardens in the street"
+)
+# A fix worse than this says nothing about which street it is: the warden names the zone instead.
+WORST_ACCURACY_METRES = 1_000
+
+
+class Number(fields.Float):
+    """A JSON number, not a text that looks like one."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValidationError("must be a number")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class PositionSchema(Schema):
+    """WGS 84 degrees; `accuracy` is the radius of the error in metres, as the phone states it."""
+
+    lat = Number(required=True, validate=validate.Range(-90, 90), metadata={"example": 21.0245})
+    lng = Number(required=True, validate=validate.Range(-180, 180), metadata={"example": 105.8412})
+    accuracy = Number(required=True, validate=validate.Range(0, WORST_ACCURACY_METRES), metadata={"example": 8})
+
+
+class SightingSchema(Schema):
+    """`zone` or `position` is needed; a stated zone goes before the position. `captured_at` is at most 24 hours back."""
+
+    plate = plate(required=True)
+    vehicle_class = vehicle_class(
+        allow_none=True, load_default=None, metadata={"description": "Both are looked at where it is not known"}
+    )
+    zone = zone_code(allow_none=True, load_default=None)
+    position = fields.Nested(PositionSchema, allow_none=True, load_default=None)
+    captured_at = Instant(required=True)
+
+    @validates_schema
+    def check_place(self, data: dict[str, Any], **kwargs: Any) -> None:
+        """Refuse a sighting that was nowhere."""
+        if data.get("zone") is None and data.get("position") is None:
+            rule = "either a zone or a position is needed"
+            raise ValidationError({"zone": [rule], "position": [rule]})
+
+
+class CheckSchema(Schema):
+    """`expired_for_seconds` is given with `grace` and `expired`; `near_plates` is empty for now."""
+
+    id = fields.UUID(required=True)
+    plate = plate(required=True)
+    verdict = fields.String(required=True, validate=validate.OneOf(VERDICTS))
+    reasons = fields.List(fields.String(), required=True)
+    zone = zone_code(required=True, allow_none=True)
+    session = fields.UUID(required=True, allow_none=True)
+    expired_for_seconds = fields.Integer(required=True, allow_none=True)
+    near_plates = fields.List(fields.String(), required=True)
+    captured_at = Instant(required=True)
+
+
+def check_json(made: Check) -> dict[str, Any]:
+    """A check as CheckSchema documents it."""
+    return {
+        "id": str(made.id),
+        "plate": made.plate,
+        "verdict": made.verdict,
+        "reasons": made.reasons,
+        "zone": made.zone,
+        "session": str(made.session) if made.session else None,
+        "expired_for_seconds": made.expired_for_seconds,
+        "near_plates": made.near_plates,
+        "captured_at": local(made.captured_at),
+    }
+
+
+def run_check(connection: psycopg.Connection, body: dict[str, Any]) -> dict[str, Any]:
+    """Judge and store what a valid body says."""
+    position = Position(**body["position"]) if body["position"] else None
+    sighting = Sighting(body["plate"], body["vehicle_class"], body["zone"], position, body["captured_at"])
+    held = resources()
+    return check_json(check(connection, held.catalogue.places, g.identity.subject, sighting, held.clock.now()))
+
+
+@enforcement.route("/checks", methods=["POST"])
+@enforcement.allow("warden")
+@enforcement.repeatable
+@enforcement.arguments(SightingSchema)
+@enforcement.response(201, CheckSchema)
+@enforcement.refusals(MalformedBody, BadBody, errors.InvalidPlate, errors.ClassNotServed, errors.UnknownZone)
+@enforcement.refusals(errors.CapturedInFuture, errors.CapturedTooLate)
+def make_check(body: dict[str, Any]) -> Response:
+    """Check whether a vehicle may stand where it was seen; the check is stored."""
+    return answer_once(body, lambda connection: run_check(connection, body), 201)
