@@ -3,7 +3,7 @@
 from flask import Flask
 
 from app import errors
-from app.api import documents, monitoring, operations, quotes, sessions, zones
+from app.api import documents, enforcement, monitoring, operations, quotes, reports, sessions, zones
 from app.availability import Map
 from app.config import Settings
 from app.resources import Resources, make_resources
@@ -13,6 +13,8 @@ BLUEPRINTS = (
     zones.zones,
     quotes.quotes,
     sessions.sessions,
+    enforcement.enforcement,
+    reports.reports,
     operations.operations,
 )
 

@@ -3,7 +3,6 @@
 import importlib
 import json
 import os
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -158,20 +157,20 @@ def db_upgrade(database: str, json_: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Check the file and say what would change, but change nothing.")
 @database
 @as_json
-def import_(kind: str, file: Path, dry_run: bool, database: str, json_: bool) -> None:
+def import_(kind: Any, file: Path, dry_run: bool, database: str, json_: bool) -> None:
     """Import districts, wards, zones or rates from a GeoJSON or CSV FILE: all of it or nothing.
 
     \b
     Example: ./iparking import zones zones.geojson --dry-run
     """
-    from app.importing import Refused, import_file
+    from app.importing import REFUSALS, import_file
     from app.stack import Stack, prepare_database
 
     with Stack() as stack:
         url = prepare_database(stack, database)
         try:
             done = import_file(url, kind, file, datetime.now(UTC), dry_run)
-        except Refused as error:
+        except REFUSALS as error:
             report({"kind": kind, "imported": False, **error.as_dict()}, json_, _table(error.records))
             raise SystemExit(1) from None
     report({"imported": not dry_run, **done.as_dict()}, json_, _summary(done.as_dict()))
@@ -207,15 +206,16 @@ def rebuild(database: str, json_: bool) -> None:
     \b
     Example: ./iparking rebuild
     """
-    from app.config import Settings
-    from app.resources import make_resources
-    from app.stack import Stack
+    import psycopg
+    from redis import Redis
+
+    from app.database import database_id
+    from app.stack import Stack, prepare_database
     from zones import occupancy
 
-    with Stack() as stack:
-        settings = Settings(database_url=stack.create_database(database), redis_url=stack.redis_url)
-        resources = make_resources(settings)
-        written = occupancy.rebuild(resources.connections.get(), resources.copies)
+    with Stack() as stack, psycopg.connect(prepare_database(stack, database)) as connection:
+        copies = occupancy.Copies(Redis.from_url(stack.redis_url), database_id(connection))
+        written = occupancy.rebuild(connection, copies)
     report({"database": database, "copies": written}, json_, f"{written} counts copied to Redis")
 
 
@@ -284,12 +284,25 @@ def fail(text: str, code: int = 1) -> NoReturn:
     raise SystemExit(code)
 
 
-def known_failures() -> dict[type[BaseException], Callable[[Any], str]]:
-    """What ends in one clear line, by class; anything else is a fault of ours and keeps its traceback."""
+def known_failures() -> dict[type[BaseException], str]:
+    """What ends in one clear line, and with what before it; anything else is our fault and keeps its traceback."""
+    import psycopg
+    import redis
+
     from app.config import BadSetting
     from app.stack.errors import StackError
+    from bench.errors import BenchError
+    from zones.occupancy import CopiesAway
 
-    return {StackError: str, BadSetting: str, OSError: str}
+    return {
+        StackError: "",
+        BadSetting: "",
+        BenchError: "",
+        psycopg.OperationalError: "PostgreSQL: ",
+        redis.RedisError: "Redis: ",
+        CopiesAway: "Redis does not answer",
+        OSError: "",
+    }
 
 
 def main() -> None:
@@ -302,9 +315,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         raise SystemExit(130) from None
     except Exception as error:
-        for kind, words in known_failures().items():
+        for kind, before in known_failures().items():
             if isinstance(error, kind):
-                fail(words(error))
+                fail(before + str(error).strip().partition("\n")[0])
         raise
 
 

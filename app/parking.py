@@ -81,7 +81,7 @@ def quote(resources: Resources, zone: str, vehicle_class: str, start: datetime, 
 def _agree(rate: Rate, started_at: datetime, longest: timedelta) -> AgreedPrice:
     """The price of every stay up to the longest, to be frozen with the session."""
     after, amounts = rates.fee_steps(rate, started_at, started_at + longest)
-    return AgreedPrice(rate.version, rate.refund, [*after, longest // timedelta(microseconds=1) + 1], list(amounts))
+    return AgreedPrice(rate.version, rate.refund, (*after, longest // timedelta(microseconds=1) + 1), amounts)
 
 
 def start(resources: Resources, client: str, key: str | None, request: StartRequest) -> Session:

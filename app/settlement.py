@@ -38,27 +38,29 @@ def settle(resources: Resources) -> int:
     A payment whose gateway gives no answer stays due, and is asked for again with the same reference.
     """
     until = time.monotonic() + LONGEST_ROUND
-    silent: Counter[str] = Counter()
-    settled, last = 0, None
-    while time.monotonic() < until and (batch := _due(resources, last)):
-        answers = list(_charge(resources, batch, silent, until))
-        settled += _note(resources, answers)
+    return sum(_settle_method(resources, method, until) for method in resources.gateways)
+
+
+def _settle_method(resources: Resources, method: str, until: float) -> int:
+    settled, last, silent = 0, None, Counter[str]()
+    while silent[method] < PATIENCE and time.monotonic() < until and (batch := _due(resources, method, last)):
+        settled += _note(resources, list(_charge(resources, batch, silent, until)))
         last = batch[-1]
     return settled
 
 
-def _due(resources: Resources, last: Due | None) -> list[Due]:
+def _due(resources: Resources, method: str, last: Due | None) -> list[Due]:
     with resources.engine.begin() as connection:
-        return payments.due(connection, BATCH, last)
+        return payments.due(connection, method, BATCH, last)
 
 
 def _charge(resources: Resources, batch: list[Due], silent: Counter[str], until: float) -> Iterator[Answer]:
-    """Ask for each payment that has a gateway; `silent` counts the calls without an answer, by method."""
+    """Ask for each payment; `silent` counts the calls without an answer, one after the other."""
     for payment in batch:
-        gateway = resources.gateways.get(payment.method)
-        if gateway is None or silent[payment.method] >= PATIENCE or time.monotonic() >= until:
-            continue
+        if silent[payment.method] >= PATIENCE or time.monotonic() >= until:
+            return
         try:
+            gateway = resources.gateways[payment.method]
             yield Answer(payment, gateway.charge(str(payment.id), payment.method, payment.amount))
             silent[payment.method] = 0
         except PaymentDeclined:

@@ -7,48 +7,58 @@ import psutil
 import psycopg
 from redis import Redis
 
-Group = Callable[[], Iterable[int]]
+Group = Callable[[], Mapping[int, float]]
 
 
-def seconds_used(pids: Iterable[int]) -> float:
-    """CPU seconds, user and system, of these processes and of those of their children that have ended."""
-    used = 0.0
+def seconds_used(pids: Iterable[int]) -> dict[int, float]:
+    """CPU seconds, user and system, that each of these processes has used since it began; the gone are left out."""
+    used = {}
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
             times = psutil.Process(pid).cpu_times()
-            used += times.user + times.system + times.children_user + times.children_system
+            used[pid] = times.user + times.system
     return used
 
 
-class Meter:
-    """CPU seconds of named groups of processes since it was made. A group says anew each time who belongs to it.
+def with_ended(parent: int) -> dict[int, float]:
+    """CPU seconds of this process together with those of all its children that have ended."""
+    times = psutil.Process(parent).cpu_times()
+    return {parent: times.user + times.system + times.children_user + times.children_system}
 
-    The parent of short-lived processes must belong to its group, for what ends is counted there.
-    """
+
+class Meter:
+    """CPU seconds of named groups of processes since it was made. A group says anew each time who belongs to it."""
 
     def __init__(self, groups: Mapping[str, Group]) -> None:
         self._groups = groups
         self._before = self._look()
 
     def used(self) -> dict[str, float]:
-        """CPU seconds by group."""
-        return {name: seconds - self._before[name] for name, seconds in self._look().items()}
+        """CPU seconds by group; a process that came later counts whole."""
+        return {
+            name: sum(seconds - self._before[name].get(pid, 0.0) for pid, seconds in now.items())
+            for name, now in self._look().items()
+        }
 
-    def _look(self) -> dict[str, float]:
-        return {name: seconds_used(group()) for name, group in self._groups.items()}
+    def _look(self) -> dict[str, Mapping[int, float]]:
+        return {name: group() for name, group in self._groups.items()}
+
+
+def is_here(connection: psycopg.Connection) -> bool:
+    """Whether PostgreSQL runs on this machine, so that its processes can be looked at."""
+    return _is_called(connection.info.backend_pid, "postgres")
 
 
 def backends(connection: psycopg.Connection) -> list[int]:
-    """The processes behind this database's other connections, and the server that starts them.
-
-    None of them where the server runs on another machine.
-    """
-    own = connection.info.backend_pid
-    if not _is_called(own, "postgres"):
-        return []
+    """The processes behind this database's other connections."""
     query = """SELECT pid FROM pg_stat_activity
         WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"""
-    return [psutil.Process(own).ppid(), *(row[0] for row in connection.execute(query).fetchall())]
+    return [row[0] for row in connection.execute(query).fetchall()]
+
+
+def postmaster(connection: psycopg.Connection) -> int:
+    """The process that starts the backends."""
+    return psutil.Process(connection.info.backend_pid).ppid()
 
 
 def redis_process(redis: Redis) -> list[int]:

@@ -95,7 +95,7 @@ class Site:
         self._send(load, load.arguments(warm_seconds), warm_seconds)
         before = self._settled(load)
         arguments = load.arguments(seconds)
-        meter = self._meter(load.server.processes)
+        meter = cpu.Meter(self._groups(load.server))
         burst = self._send(load, arguments, seconds)
         cost = _cost(meter, burst)
         left = self._settled(load) - before
@@ -106,17 +106,24 @@ class Site:
 
     def measure_pgbench(self, seconds: int) -> Measured:
         """One burst of the ceiling's statement by pgbench."""
-        meter = self._meter(list)
+        here = cpu.is_here(self.connection)
+        # Its backends end with it: what they used is found with their parent.
+        meter = cpu.Meter({"postgresql": self._all_of_postgresql} if here else {})
         burst = self.client.pgbench(self.database_url, len(self.zones), seconds)
         return Measured(burst, _cost(meter, burst))
 
-    def _meter(self, server: cpu.Group) -> cpu.Meter:
-        groups: dict[str, cpu.Group] = {
-            "server": server,
-            "postgresql": lambda: cpu.backends(self.connection),
-            "redis": lambda: cpu.redis_process(self.redis),
-        }
-        return cpu.Meter({name: group for name, group in groups.items() if list(group())})
+    def _groups(self, server: Service) -> dict[str, cpu.Group]:
+        """Whose CPU time a request of this server costs."""
+        groups: dict[str, cpu.Group] = {"server": lambda: cpu.seconds_used(server.processes())}
+        if cpu.is_here(self.connection):
+            groups["postgresql"] = lambda: cpu.seconds_used(cpu.backends(self.connection))
+        redis = cpu.redis_process(self.redis)
+        if redis:
+            groups["redis"] = lambda: cpu.seconds_used(redis)
+        return groups
+
+    def _all_of_postgresql(self) -> dict[int, float]:
+        return cpu.seconds_used(cpu.backends(self.connection)) | cpu.with_ended(cpu.postmaster(self.connection))
 
     def _send(self, load: Load, arguments: Sequence[str], seconds: int) -> Burst:
         return self.client.wrk(load.server.url, load.script, arguments, seconds)

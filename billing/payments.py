@@ -25,9 +25,10 @@ class Due(NamedTuple):
     created_at: datetime
 
 
-def due(connection: Connection, limit: int, after: Due | None = None) -> list[Due]:
-    """At most `limit` due payments, oldest first; with `after` those behind it, so that one in doubt holds up none."""
-    query = select(*(getattr(Payment, name) for name in Due._fields)).where(Payment.state == "due")
+def due(connection: Connection, method: str, limit: int, after: Due | None = None) -> list[Due]:
+    """At most `limit` due payments of a method, oldest first; with `after` those behind it: one in doubt holds up none."""
+    query = select(*(getattr(Payment, name) for name in Due._fields))
+    query = query.where(Payment.state == "due", Payment.method == method)
     if after is not None:
         query = query.where(tuple_(Payment.created_at, Payment.id) > (after.created_at, after.id))
     rows = connection.execute(query.order_by(Payment.created_at, Payment.id).limit(limit))

@@ -79,8 +79,7 @@ def months(timezone: str, begin: int, end: int) -> Iterator[int]:
         at = _instant(timezone, first, _MIDNIGHT)
         if at >= end:
             return
-        if at > begin:
-            yield at
+        yield at
 
 
 def _instant(timezone: str, day: date, clock_time: time) -> int:

@@ -3,6 +3,7 @@
 Times are seconds after the start of the window; they may be negative (before it) and pass over midnights.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from simulator.city import CLASSES, City, Zone
 from simulator.parameters import LandUse, Parameters
-from simulator.trace import VehicleClass
+from simulator.trace import TrafficError, VehicleClass
 
 HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 HOUR = 3600.0
@@ -58,16 +59,14 @@ class Arrivals:
         midnight = self.start.astimezone(HANOI).replace(hour=0, minute=0, second=0, microsecond=0)
         offset = (self.start - midnight).total_seconds()
         total = float(self.weights[index].sum())
-        at = begin
-        while at < end:
-            day, second = divmod(at + offset, 24 * HOUR)
-            hour, into = divmod(second, HOUR)
-            until = min(end, at + HOUR - into)
-            low, high = self._knots(index, midnight + timedelta(days=day), int(hour))
-            slope = (high - low) / HOUR
-            first, last = low + slope * into, low + slope * (into + until - at)
-            yield Segment(at, until, total * first, total * last)
-            at = until
+        for count in range(math.floor((begin + offset) / HOUR), math.ceil((end + offset) / HOUR)):
+            full = count * HOUR - offset
+            first, last = max(begin, full), min(end, full + HOUR)
+            if first < last:
+                day, hour = divmod(count, 24)
+                low, high = (total * knot for knot in self._knots(index, midnight + timedelta(days=day), hour))
+                slope = (high - low) / HOUR
+                yield Segment(first, last, low + slope * (first - full), low + slope * (last - full))
 
     def _knots(self, index: int, day: datetime, hour: int) -> tuple[float, float]:
         """The part of a day's stays that arrives in a second, at a full hour and at the next."""
@@ -103,10 +102,10 @@ class Arrivals:
 
 
 def arrivals(city: City, parameters: Parameters, start: datetime, seed: int, scale: float = 1.0) -> Arrivals:
-    """The arrivals of a city, `scale` times as many as its places draw. Raises ValueError for a city without places."""
+    """The arrivals of a city, `scale` times as many as its places draw. Raises TrafficError where it has no places."""
     spots = tuple(Spot(zone, name) for zone in city.zones for name in CLASSES if zone.serves(name))
     if not spots:
-        raise ValueError("the city has no zone with places")
+        raise TrafficError("the city has no zone with places")
     uses = tuple(parameters.land_uses)
     popularity = _popularity(city, parameters, seed)
     daily = np.array([_stays_a_day(spot, parameters) * popularity[spot.zone.code] for spot in spots])

@@ -37,7 +37,7 @@ from simulator.options import (
     service_url,
     window,
 )
-from simulator.tally import Tally, conversion_text
+from simulator.tally import Tally, conversion_text, print_audit
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -191,12 +191,13 @@ def replay(
     \b
     Example: ./iparking simulate replay morning.jsonl --url http://127.0.0.1:8000 --answers morning.answers
     """
-    from simulator.replay import Plan
+    from simulator.replay import Plan, ReplayError
     from simulator.replay import replay as run
     from simulator.report import print_replay
+    from simulator.users import KeysError
 
     record = answers or Path(f"{trace_file}.answers")
-    with plain_errors():
+    with plain_errors(ReplayError, KeysError):
         plan = Plan(trace_file, url or DEFAULT_URL, keys, record, speed=speed, **options)
         figures = run(plan)
     if json_:
@@ -221,15 +222,17 @@ def audit(answers: tuple[Path, ...], url: str | None, keys: Path, database_url: 
     \b
     Example: ./iparking simulate audit morning.answers --database-url postgresql://reader@127.0.0.1:5432/demo
     """
-    from simulator.auditor import audit as compare
+    from psycopg import Error as DatabaseError
 
-    with plain_errors():
+    from simulator.answers import AnswersError
+    from simulator.auditor import audit as compare
+    from simulator.users import KeysError
+
+    with plain_errors(AnswersError, KeysError, DatabaseError):
         found = compare(answers, keys, base_url=url, database_url=database_url)
     if json_:
         print_json(found.as_dict())
     else:
-        for divergence in found.verdict.kept:
-            click.echo(str(divergence))
-        click.echo(f"{found.verdict.divergences} divergences")
+        print_audit(found.as_dict())
     if found.verdict.divergences:
         raise SystemExit(1)

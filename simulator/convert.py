@@ -16,7 +16,7 @@ import msgspec
 from simulator.arrivals import HANOI
 from simulator.plates import plates
 from simulator.readings import Reading, Readings
-from simulator.trace import Action, Event, Header, VehicleClass, header
+from simulator.trace import Action, Event, Header, TrafficError, VehicleClass, header
 
 FLICKER_MINUTES = 6.0
 OUTAGE_HOURS = 48.0
@@ -132,14 +132,14 @@ def convert(
 ) -> tuple[Header, list[Event], Report]:
     """The trace of a record, its spaces put onto zones by `where`, and the report of what was found and dropped.
 
-    Raises ValueError for a record without readings, an empty window, or a space without a zone.
+    Raises TrafficError for a record without readings, an empty window, or a space without a zone.
     """
     report = Report()
     stays = clean(found, chosen, report)
     taken = window(found.readings, chosen)
     for stay in stays:
         if stay.space not in where:
-            raise ValueError(f"space {stay.space} has no zone")
+            raise TrafficError(f"space {stay.space} has no zone")
     made = events(stays, where, taken, chosen, report)
     return header(seed=chosen.seed, origin=origin, start=taken.start, seconds=taken.seconds), made, report
 
@@ -187,9 +187,9 @@ def clean(found: Readings, rules: Choice, report: Report) -> list[Stay]:
 
 
 def window(readings: Sequence[Reading], chosen: Choice) -> Window:
-    """The window of the record that is chosen. Raises ValueError where it, or the record, is empty."""
+    """The window of the record that is chosen. Raises TrafficError where it, or the record, is empty."""
     if not readings:
-        raise ValueError("there is no reading")
+        raise TrafficError("there is no reading")
     first, last = (_local(readings[at].ms, chosen.local).date() for at in (0, -1))
     begins = chosen.day or first
     ends = begins + timedelta(days=chosen.days - 1) if chosen.day else last
@@ -197,7 +197,7 @@ def window(readings: Sequence[Reading], chosen: Choice) -> Window:
     closing_day = ends + timedelta(days=1) if chosen.closes == time(0) else ends
     end = datetime.combine(closing_day, chosen.closes, chosen.local)
     if end <= begin:
-        raise ValueError("the window ends before it begins")
+        raise TrafficError("the window ends before it begins")
     start = datetime.combine(chosen.on or begins, chosen.opens, HANOI)
     return Window(_since_1970(begin), _since_1970(end), start)
 

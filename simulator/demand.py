@@ -17,7 +17,7 @@ from simulator.city import CLASSES, City
 from simulator.parameters import Parameters
 from simulator.plates import mistyped, plates
 from simulator.stays import MINUTE, Kind, Stays, draw_arriving, draw_stock
-from simulator.trace import Action, Event, Header, header
+from simulator.trace import Action, Event, Header, TrafficError, header
 
 STEP = 300.0
 DIGITS = 5
@@ -39,13 +39,13 @@ def make(
 ) -> tuple[Header, Iterator[Event]]:
     """The trace of a window of `seconds` from `start` (aware): its header, and its events as they are drawn.
 
-    `sessions`, in place of `scale`, is how many starts there are on average. Raises ValueError for a city without
+    `sessions`, in place of `scale`, is how many starts there are on average. Raises TrafficError for a city without
     places or a demand of nil.
     """
     if sessions is not None:
         natural = expected_sessions(arrivals(city, parameters, start, seed), seconds)
         if natural <= 0:
-            raise ValueError("nobody arrives in this window with these parameters")
+            raise TrafficError("nobody arrives in this window with these parameters")
         scale = sessions / natural
     head = header(
         seed=seed,
@@ -63,7 +63,7 @@ def generate(
 ) -> Iterator[Event]:
     """The events of the window of `seconds` from `start`, in order of time. What comes after its end is left out.
 
-    The same arguments give the same events. Raises ValueError for a city without places, or when plates run out.
+    The same arguments give the same events. Raises TrafficError for a city without places, or when plates run out.
     """
     flow = arrivals(city, parameters, start, seed, scale)
     random = np.random.default_rng([seed, 0])

@@ -16,14 +16,14 @@ from simulator.arrivals import HANOI
 from simulator.city import City, CityError
 from simulator.convert import Choice, Place, spread
 from simulator.readings import Readings, read, read_cds, read_csv
-from simulator.trace import InputError, open_input
+from simulator.trace import InputError, TrafficError, open_input
 
 PROJECT = Path(__file__).resolve().parent.parent
 BERLIN = Path("data/replay/berlin_parking_events_2018.csv")
 BERLIN_TIME = ZoneInfo("Europe/Berlin")
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_KEYS = Path(".iparking/keys.json")
-USUAL: tuple[type[Exception], ...] = (InputError, CityError, ValueError, OSError)
+USUAL: tuple[type[Exception], ...] = (InputError, TrafficError, CityError, OSError)
 
 
 class Refused(click.ClickException):

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable
 from itertools import product
 
+from simulator.trace import TrafficError
+
 PROVINCES = ("29", "30", "31", "32", "33", "40")
 LETTERS = "ABCDEFGHKLMNPSTUVXYZ"
 # T alone and these pairs are series of their own (temporary, foreign, army firms): no invented vehicle gets them.
@@ -22,7 +24,7 @@ SERIES = {"car": CAR_SERIES, "motorbike": MOTORBIKE_SERIES}
 
 
 def plates(vehicle_class: str, seed: int) -> Callable[[], str]:
-    """A function that gives another plate of the class at each call. It raises ValueError when all are given out.
+    """A function that gives another plate of the class at each call. It raises TrafficError when all are given out.
 
     The numbers from 0 to N - 1 are visited once each, in steps that share no factor with N.
     """
@@ -34,7 +36,7 @@ def plates(vehicle_class: str, seed: int) -> Callable[[], str]:
     def another() -> str:
         nonlocal given, at
         if given == total:
-            raise ValueError(f"all {total:,} invented {vehicle_class} plates are in use; make a smaller trace")
+            raise TrafficError(f"all {total:,} invented {vehicle_class} plates are in use; make a smaller trace")
         given, at = given + 1, (at + step) % total
         number, serial = divmod(at, SERIALS)
         return series[number] + _digits(serial + 1)

@@ -116,3 +116,49 @@ def invalid_latency(figures: dict[str, Any]) -> str:
         f"latency figures are invalid: the client itself was late (lag p99 {figures['lag_ms']['p99']:.1f} ms, "
         f"at most {MAX_LAG_P99_MS:.0f} ms is allowed)"
     )
+
+
+def print_demo(found: dict[str, Any], out: TextIO = sys.stdout) -> None:
+    """A demo's result: the table by district, the times, the verdict."""
+    console = Console(file=out)
+    console.print(_districts(found))
+    lag, response = found["lag_ms"], found["response_ms"]
+    refused = ", ".join(f"{count} {code}" for code, count in found["refusals_by_code"].items()) or "none"
+    console.print(
+        f"{found['requests']:,} requests at {found['speed']:g}x ({found['requests_per_second']:.0f}/s), "
+        f"{found['errors']} errors, {found['refusals']} refusals, all explained by the books: {refused}"
+        if not found["divergences"]
+        else f"{found['requests']:,} requests, {found['errors']} errors, {found['refusals']} refusals: {refused}"
+    )
+    console.print(
+        f"response p50 {response['p50']:.1f} p95 {response['p95']:.1f} p99 {response['p99']:.1f} ms, "
+        f"lag p50 {lag['p50']:.1f} p99 {lag['p99']:.1f} ms"
+    )
+    if not found["latency_valid"]:
+        console.print(f"[yellow]{invalid_latency(found)}[/yellow]")
+    if found["berlin"]:
+        berlin = found["berlin"]
+        console.print(
+            f"Berlin, {berlin['date']} (recorded): {berlin['sessions']} sessions, {berlin['requests']} requests, "
+            f"{berlin['divergences']} divergences"
+        )
+    for detail in found["divergence_details"]:
+        console.print(f"[red]{detail}[/red]", markup=True)
+    console.print(f"[bold]{found['divergences']} divergences[/bold]")
+    if found["url"]:
+        console.print(f"goes on serving at 1x: {found['url']}")
+
+
+def _districts(found: dict[str, Any]) -> Table:
+    table = Table(title=f"{found['date']}, 07:00 to 10:00 in Hanoi ({SYNTHETIC})", title_justify="left")
+    table.add_column("district")
+    for name in ("sessions", "peak occupancy", "revenue VND", "p50 ms", "p95 ms", "p99 ms"):
+        table.add_column(name, justify="right")
+    for row in found["districts"]:
+        times = (f"{row[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
+        table.add_row(
+            row["name"], f"{row['sessions']:,}", f"{row['peak_occupancy']:.3f}", f"{row['revenue']:,}", *times
+        )
+    table.add_section()
+    table.add_row("all", f"{found['sessions']:,}", "", f"{found['revenue']:,}", "", "", "")
+    return table

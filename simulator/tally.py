@@ -1,11 +1,13 @@
-"""What a trace holds, counted while it is written, and said in words."""
+"""What a trace, a conversion and an audit hold, counted and said in words."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from simulator.convert import Report
 from simulator.trace import Event, Header
@@ -87,3 +89,33 @@ def conversion_text(done: Report, output: str) -> str:
         f"past it, {done.running_at_end} running at the end); of all believed ones {done.over_24_hours} over 24 h\n"
         f"{done.events:,} events on {len(done.zones)} zones, written to {output}"
     )
+
+
+def print_audit(found: Mapping[str, Any]) -> None:
+    """An audit's figures by district, what it found wrong, and the verdict on the last line."""
+    console = Console(highlight=False)
+    table = Table(title="by district (synthetic)", title_justify="left")
+    for name in ("code", "name", "sessions", "peak", "revenue, VND", "p50 ms", "p95 ms", "p99 ms"):
+        table.add_column(name, justify="left" if name in ("code", "name") else "right")
+    for row in found["districts"]:
+        times = (f"{row[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
+        table.add_row(
+            row["code"],
+            row["name"],
+            f"{row['sessions']:,}",
+            f"{row['peak_occupancy']:.2f}",
+            f"{row['revenue']:,}",
+            *times,
+        )
+    console.print(table)
+    refusals = ", ".join(f"{count} {code}" for code, count in found["refusals_by_code"].items())
+    console.print(f"{found['requests']:,} requests, {found['errors']} errors, refusals: {refusals or 'none'}")
+    compared = ", ".join(f"{count:,} {name}" for name, count in found["compared"].items())
+    console.print(f"compared: {compared or 'nothing'}")
+    if not found["latency_valid"]:
+        console.print(f"latency figures are invalid: lag p99 {found['lag_ms']['p99']:.1f} ms")
+    if found["partial"]:
+        console.print("the run was broken off: it is a partial one")
+    for text in (*found["notes"], *found["divergence_details"]):
+        console.print(escape(text))
+    console.print(f"{found['divergences']} divergences")

@@ -47,6 +47,10 @@ class InputError(Exception):
         super().__init__(f"{where}: {rule}" if field is None else f"{where}, {field}: {rule}")
 
 
+class TrafficError(ValueError):
+    """No trace can be made of what was asked; the text says why."""
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The first line: which form, from which seed, from where, and the business instant at which t is 0.
 

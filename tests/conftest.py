@@ -12,12 +12,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import settings
 from psycopg import sql
 from redis import Redis
 from sqlalchemy import Engine, create_engine
@@ -35,6 +37,11 @@ TEMPLATES = {"empty": "iparking_test_empty", "city": "iparking_test_city"}
 HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 TEMPLATE_LOCK = 7_264_002
 CLEARED = "active_session, parking_session, parking_check, idempotency_key, payment"
+
+
+# Examples are checked for what they say, not for how long a busy machine takes over them.
+settings.register_profile("iparking", deadline=None)
+settings.load_profile("iparking")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -147,9 +154,15 @@ def database_url(city_database: str) -> str:
     return city_database
 
 
-@pytest.fixture(scope="session")
-def redis_url() -> str:
-    return os.environ["IPARKING_TEST_REDIS_URL"]
+@pytest.fixture
+def redis_url(worker_id: str) -> str:
+    """An empty Redis database of this worker's own."""
+    first = urlsplit(os.environ["IPARKING_TEST_REDIS_URL"])
+    number = int(first.path.strip("/") or 0) + int(worker_id.removeprefix("gw") if worker_id != "main" else 0)
+    url = urlunsplit(first._replace(path=f"/{number}"))
+    with Redis.from_url(url) as redis:
+        redis.flushdb()
+    return url
 
 
 class SteppedClock:

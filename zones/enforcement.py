@@ -8,10 +8,10 @@
     unpaid         none of these                                                             the nearest candidate
     outside_zones  the position touches no zone                                              none
 
-Candidates are the stated zone or, without one, every zone that the circle of the position's accuracy touches. Grace goes
-before wrong_zone: who started the next session before driving off loses nothing by it. A session runs from its start
-(inclusive) until its driver stopped it or its time was over (exclusive), judged by all that is known when the check
-arrives: a phone may hand in a stop up to 15 minutes late.
+Candidates are the stated zone or, without one, every zone that the circle of the position's accuracy touches. Grace
+goes before wrong_zone: who started the next session before driving off loses nothing by it. A session runs from its
+start (inclusive) until its driver stopped it or its time was over (exclusive), judged by all that is known when the
+check arrives: a phone may hand in a stop up to 15 minutes late.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """What planners read: how full zones and districts were, and what was charged there, by time bucket, from sessions.
 
-A report is a grid: every bucket of the span × every place (a zone or a district) and class, also where nothing happened.
-Its rows are ordered by bucket, place and class, so a page is a piece of that order, and only its own buckets are summed.
+A report is a grid: every bucket of the span × every place (a zone or a district) and class, also where nothing
+happened. Its rows are ordered by bucket, place and class, so a page is a piece of that order, and only its own buckets
+are summed.
 
 Occupied minutes are exact (whole microseconds): from each start until the place was given back, and until now where the
 vehicle still stands (running, or a strict zone's overstay). A session is charged when it ends.
@@ -141,9 +142,9 @@ def revenue(connection: psycopg.Connection, question: Question) -> Page[Revenue]
 def bounds_of(start: datetime, end: datetime, bucket: str) -> list[datetime]:
     """Where buckets begin and end: on the city's clock, the first and the last cut to the span.
 
-        start 07:10                     end 08:20        bucket 15m
-          |--|-----|-----|-----|-----|--|
-          07:15 07:30 07:45 08:00 08:15
+    start 07:10                     end 08:20        bucket 15m
+      |--|-----|-----|-----|-----|--|
+      07:15 07:30 07:45 08:00 08:15
     """
     size, local = BUCKETS[bucket], start.astimezone(CITY_TIME)
     midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -25,15 +25,15 @@ LONGEST_TEXT = 32
 # Provinces are 11 to 99 but for those not in use; 80 is the central police department.
 PROVINCES = frozenset(str(n) for n in range(11, 100)) - {"13", "42", "44", "45", "46", "87", "91", "96"}
 _LETTER = "[ABCDEFGHKLMNPSTUVXYZ]"
-_SEPARATORS = re.compile(r"[\s.\-_·•‐‑‒–—―−/]+")
+_SEPARATORS = re.compile(r"[\s.,\-_·•‐‑‒–—―−/]+")
 # Letters of other scripts that look like ours, and the other letters that are typed for Đ.
 _LOOK_ALIKES = str.maketrans("АВСЕНКМРТХУЅΑΒΕΗΚΜΝΡΤΧΥΖÐƉ", "ABCEHKMPTXYSABEHKMNPTXYZĐĐ")
 # 29E11234 with a separator before (car) or after (motorbike) its first digit.
-_HINT = re.compile(rf"\d\d\W*{_LETTER}(?P<before>\W*)[1-9](?P<after>\W*)\d{{2,3}}\W?\d{{1,2}}")
+_HINT = re.compile(rf"\d\d\W*{_LETTER}(?P<before>\W*)[1-9](?P<after>\W*)\d{{2,3}}\W?\d{{1,2}}", re.ASCII)
 
 
-_DOT = re.compile(r"\d\.\d")
-_WRONG_DOT = re.compile(r"\d\.(?!\d\d$)\d")
+# How many digits a number has, and how they may be grouped.
+_GROUPED = {n: re.compile(rf"[0-9]{{{n - 2}}}\W{{0,2}}[0-9]{{2}}$") for n in (2, 4, 5)}
 
 
 class Plate(NamedTuple):
@@ -52,7 +52,7 @@ class _Series(NamedTuple):
 
 
 def _series(name: str, pattern: str, vehicle_class: str | None, form: str) -> _Series:
-    return _Series(name, re.compile(pattern), vehicle_class, form)
+    return _Series(name, re.compile(pattern, re.ASCII), vehicle_class, form)
 
 
 # p: province, s: series, a: country, n: number. In this order: the first that fits text and class is the plate's.
@@ -80,8 +80,8 @@ def parse(text: str, vehicle_class: str | None = None) -> Plate:
     if parts.get("p", "80") not in PROVINCES:
         raise InvalidPlate(f"{parts['p']} is no province in use")
     number = parts["n"]
-    if (len(number) == 4 and _DOT.search(written)) or (len(number) == 5 and _WRONG_DOT.search(written)):
-        raise InvalidPlate("a dot stands before the last two of five digits")
+    if not _GROUPED[len(number)].search(written):
+        raise InvalidPlate("the number's digits stand together, but for a dot before the last two")
     parts["n"] = f"{number[:3]}.{number[3:]}" if len(number) == 5 else number
     return Plate(series.form.format(**parts), series.name, series.vehicle_class)
 
@@ -111,7 +111,9 @@ def _unify(text: str) -> str:
     if text.isascii():
         return text.upper().strip()
     seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
-    return seen.upper().translate(_LOOK_ALIKES).strip()
+    # A letter that becomes two in upper case (ß) is none of ours and stays as it is, to be refused.
+    upper = (c.upper() if len(c.upper()) == 1 else c for c in seen)
+    return "".join(upper).translate(_LOOK_ALIKES).strip()
 
 
 def _hinted(written: str) -> str | None:

@@ -101,6 +101,10 @@ class Blueprint(flask_smorest.Blueprint):
         super().__init__(*args, **kwargs)
         self._prepare_doc_cbks.append(_document_refusals)
 
+    def arguments(self, schema: type[Schema], **kwargs: Any) -> Callable[[View], View]:
+        """Check what was sent. One schema object serves all requests: making one costs as much as using it."""
+        return super().arguments(schema(), **kwargs)
+
     def allow(self, *allowed: str) -> Callable[[View], View]:
         """Let only these roles in, and say so in the document."""
 

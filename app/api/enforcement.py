@@ -38,7 +38,7 @@ class PositionSchema(Schema):
 
 
 class SightingSchema(Schema):
-    """`zone` or `position` is needed; a stated zone goes before the position. `captured_at` is at most 24 hours back."""
+    """`zone` or `position`; a stated zone goes before the position. `captured_at` is at most 24 hours back."""
 
     plate = plate(required=True)
     vehicle_class = vehicle_class(
@@ -56,7 +56,7 @@ class SightingSchema(Schema):
             raise ValidationError({"zone": [rule], "position": [rule]})
 
 
-class CheckSchema(Schema):
+class PlateCheckSchema(Schema):
     """`expired_for_seconds` is given with `grace` and `expired`; `near_plates` is empty for now."""
 
     id = fields.UUID(required=True)
@@ -71,7 +71,7 @@ class CheckSchema(Schema):
 
 
 def check_json(made: Check) -> dict[str, Any]:
-    """A check as CheckSchema documents it."""
+    """A check as PlateCheckSchema documents it."""
     return {
         "id": str(made.id),
         "plate": made.plate,
@@ -97,7 +97,7 @@ def run_check(connection: psycopg.Connection, body: dict[str, Any]) -> dict[str,
 @enforcement.allow("warden")
 @enforcement.repeatable
 @enforcement.arguments(SightingSchema)
-@enforcement.response(201, CheckSchema)
+@enforcement.response(201, PlateCheckSchema)
 @enforcement.refusals(MalformedBody, BadBody, errors.InvalidPlate, errors.ClassNotServed, errors.UnknownZone)
 @enforcement.refusals(errors.CapturedInFuture, errors.CapturedTooLate)
 def make_check(body: dict[str, Any]) -> Response:

@@ -1,17 +1,16 @@
 """Reports for planners: occupancy and revenue by zone or district and time bucket, as JSON or CSV."""
 
-import csv
-import io
 import re
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from app.api.blueprint import Blueprint, answer, next_link
 from app.api.fields import Instant, MoneySchema, PlainText, local, money, zone_code
+from app.api.tables import CSV, csv_answer, is_csv_wanted
 from app.errors import BadParameter
 from app.resources import resources
 from zones import errors, metrics
@@ -19,12 +18,11 @@ from zones.metrics import Bucket, Cell, Occupancy, Page, Position, Question, Rev
 from zones.models import VEHICLE_CLASSES
 
 reports = Blueprint("reports", __name__, url_prefix="/v1/reports", description="Figures for city planners")
-CSV = "text/csv"
 LARGEST_PAGE = 10_000
 # A plus sign that was not escaped arrives as a space.
 UNESCAPED_OFFSET = re.compile(r"(.*T.*) (\d\d:\d\d)")
-# What a spreadsheet would take for a formula.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# How the document says that an answer comes as CSV as well.
+CSV_TOO = {"200": {"content": {CSV: {"schema": {"type": "string"}}}}}
 
 
 class QueryInstant(Instant):
@@ -47,8 +45,8 @@ class Cursor(fields.Field[Position]):
 
 
 class ReportQuery(Schema):
-    """`from` and `to` are half-open; at most 31 days by 15m and 1h, 366 days by 1d. Buckets begin with Hanoi's hours and
-    days; the first and the last are cut to `from` and `to`."""
+    """`from` and `to` are half-open; at most 31 days by 15m and 1h, 366 days by 1d. Buckets begin with Hanoi's hours
+    and days; the first and the last are cut to `from` and `to`."""
 
     start = QueryInstant(required=True, data_key="from")
     end = QueryInstant(required=True, data_key="to")
@@ -71,8 +69,8 @@ class ReportQuery(Schema):
 
 
 class RowSchema(Schema):
-    """`zone` is null where a row is about a whole district. `complete` is false while figures may still change: until 15
-    minutes after `to`, when the last late stops have come in."""
+    """`zone` is null where a row is about a whole district. `complete` is false while figures may still change: until
+    15 minutes after `to`, when the last late stops have come in."""
 
     district = fields.String(required=True)
     zone = fields.String(required=True, allow_none=True)
@@ -102,21 +100,22 @@ class RevenueRowSchema(RowSchema):
 
 
 class ReportSchema(Schema):
-    """Which data the rows are made from, and when; a `Link` header leads to the next page."""
+    """Which data the rows are made from, where the zones' capacities come from, and when; a `Link` header leads to the
+    next page."""
 
     source = fields.String(required=True, validate=validate.Equal("sessions"))
+    capacity_sources = fields.List(fields.String(), required=True)
     as_of = Instant(required=True)
 
 
 class OccupancySchema(ReportSchema):
-    """`capacity_sources` says where the capacities come from."""
+    """How full."""
 
-    capacity_sources = fields.List(fields.String(), required=True)
     rows = fields.List(fields.Nested(OccupancyRowSchema), required=True)
 
 
 class RevenueSchema(ReportSchema):
-    """Whole đồng."""
+    """How much."""
 
     rows = fields.List(fields.Nested(RevenueRowSchema), required=True)
 
@@ -150,33 +149,49 @@ def revenue_json(row: Revenue) -> dict[str, Any]:
     return row_json(row.bucket, row.cell) | {"sessions": row.sessions, "revenue": money(row.revenue)}
 
 
-def cells_of(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A row's columns for CSV: an object becomes a column for each of its members."""
-    for name, value in row.items():
-        if isinstance(value, dict):
-            yield from ((f"{name}_{member}", inner) for member, inner in value.items())
-        else:
-            yield name, "true" if value is True else "false" if value is False else value
+def question_of(wanted: dict[str, Any]) -> Question:
+    """What a valid query asks, as of now."""
+    return Question(now=resources().clock.now(), **wanted)
 
 
-def escaped(value: Any) -> Any:
-    """A text that a spreadsheet would run is quoted, so that it stays a text."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+def page_of(
+    question: Question, page: Page[Any], schema: type[RowSchema], describe: Callable[[Any], dict[str, Any]]
+) -> Response:
+    """A page as JSON or CSV, whichever is wanted, with the link to the next one."""
+    rows = [describe(row) for row in page.rows]
+    headers = {"Vary": "Accept"} | (next_link(cursor_of(page.next)) if page.next else {})
+    if is_csv_wanted():
+        return csv_answer(schema, rows, headers)
+    facts = {"source": "sessions", "capacity_sources": page.capacity_sources, "as_of": local(question.now)}
+    return answer(facts | {"rows": rows}, headers=headers)
 
 
-def as_csv(columns: list[str], rows: list[dict[str, Any]]) -> str:
-    """RFC 4180, with a header line; an unknown value is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows([escaped(value) for _, value in cells_of(row)] for row in rows)
-    return text.getvalue()
+def cursor_of(position: Position) -> str:
+    """A page's beginning as `Cursor` reads it."""
+    return f"{position.start.astimezone(UTC).isoformat()},{position.place},{position.vehicle_class}"
 
 
-def columns_of(schema: type[RowSchema]) -> list[str]:
-    """The columns that a report has in CSV, in the order of its rows."""
-    return [column for name, field in schema().fields.items() for column in _columns(field.data_key or name, field)]
+@reports.route("/occupancy")
+@reports.allow("planner", "operator")
+@reports.arguments(ReportQuery, location="query", error_status_code=400)
+@reports.doc(responses=CSV_TOO)
+@reports.response(200, OccupancySchema)
+@reports.refusals(BadParameter, errors.UnknownZone, errors.UnknownDistrict)
+def occupancy(wanted: dict[str, Any]) -> Response:
+    """How full zones or districts were, bucket by bucket."""
+    question = question_of(wanted)
+    page = metrics.occupancy(resources().connections.get(), question)
+    return page_of(question, page, OccupancyRowSchema, occupancy_json)
 
 
-def _columns(name: str, field: fields.Field) -> list[str]:
-    return [f"{name}_{inner}" for inner in field.schema.fields] if isinstance(field, fields.Nested) else [name]
+@reports.route("/revenue")
+@reports.allow("planner", "operator")
+@reports.arguments(ReportQuery, location="query", error_status_code=400)
+@reports.doc(responses=CSV_TOO)
+@reports.response(200, RevenueSchema)
+@reports.refusals(BadParameter, errors.UnknownZone, errors.UnknownDistrict)
+def revenue(wanted: dict[str, Any]) -> Response:
+    """What was charged in zones or districts, bucket by bucket."""
+    question = question_of(wanted)
+    page = metrics.revenue(resources().connections.get(), question)
+    return page_of(question, page, RevenueRowSchema, revenue_json)

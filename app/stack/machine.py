@@ -192,7 +192,7 @@ class Stack:
                 yield connection
         except psycopg.Error as error:
             whose = "the private PostgreSQL" if self.given_database is None else "the server of IPARKING_DATABASE_URL"
-            raise StackError(f"{whose}: {postgres.reason(str(error))}") from error
+            raise StackError(f"{whose}: {postgres.first_line(error)}") from error
 
     def _memory(self) -> dict[str, Any]:
         """Ports and passwords, chosen at the first look and kept in stack.json (mode 600)."""

@@ -248,7 +248,7 @@ class PostgreSQL:
         try:
             return psycopg.connect(self.url(database, SUPERUSER), autocommit=True, connect_timeout=10)
         except psycopg.OperationalError as error:
-            raise StackError(f"the private PostgreSQL lets nobody in: {reason(str(error))}") from error
+            raise StackError(f"the private PostgreSQL lets nobody in: {first_line(error)}") from error
 
 
 def new_passwords() -> dict[str, str]:
@@ -256,11 +256,23 @@ def new_passwords() -> dict[str, str]:
     return {role: secrets.token_urlsafe(24) for role in (SUPERUSER, OWNER, READER)}
 
 
+def first_line(error: Exception) -> str:
+    """What a database error says first; hints and details follow in lines of their own."""
+    return str(error).strip().partition("\n")[0]
+
+
 def reason(output: str) -> str:
     """The line of a program's output that says why it failed, without time, process and database."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
     full = [line for line in lines if "No space left on device" in line]
     fatal = [line for line in lines if re.search(r"\b(FATAL|PANIC|error|fatal):", line)]
-    line = (full or fatal or lines or ["it gives no reason"])[-1]
-    text = re.sub(r"^.*?\b(FATAL|PANIC|ERROR|LOG|error|fatal):\s*", "", line)
+    line = (full or _raised(lines) or fatal or lines or ["it gives no reason"])[-1]
+    text = re.sub(r"^.*?\b(FATAL|PANIC|ERROR|LOG|error|fatal):\s*", "", line).strip()
     return f"the disk is full ({text})" if full else text
+
+
+def _raised(lines: list[str]) -> list[str]:
+    """The first line of the error that ended a Python program: the first after its last traceback that is not indented."""
+    starts = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    after = lines[starts[-1] + 1 :] if starts else []
+    return [line for line in after if not line.startswith(" ")][:1]

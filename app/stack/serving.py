@@ -18,7 +18,7 @@ from app.stack.errors import StackError
 from app.stack.keys import write_keys
 from app.stack.machine import PROJECT, Stack
 from app.stack.ports import require_free
-from app.stack.postgres import reason
+from app.stack.postgres import first_line, reason
 from app.stack.processes import Process, identify, replace_file, spawn, wait_until
 
 HOST = "127.0.0.1"
@@ -85,9 +85,9 @@ class Server:
         require_free(self.port, "the API", "choose another with --port")
         write_keys(self.keys_path, self.drivers)
         try:
-            for part in PARTS:
-                self._start(part)
+            self._start("api")
             self._wait_until_ready()
+            self._start("jobs")  # after it: on a small machine each would hold up the other's start
         except BaseException:
             self.stop()
             raise
@@ -185,7 +185,7 @@ def prepare_database(stack: Stack, name: str = "iparking", fresh: bool = False) 
             load_default_city(url)
             _write_note(url, wanted)
     except psycopg.OperationalError as error:
-        raise StackError(f"database {name}: {reason(str(error))}") from error
+        raise StackError(f"database {name}: {first_line(error)}") from error
     return url
 
 

@@ -17,9 +17,9 @@ CREATE TABLE rate_plan (
     free_minutes     integer NOT NULL DEFAULT 0 CHECK (free_minutes >= 0),
     max_stay_minutes integer CHECK (max_stay_minutes > 0),
     refund           text NOT NULL DEFAULT 'unused' CHECK (refund IN ('unused', 'none')),
-    CHECK ((day_start IS NULL) = (night_start IS NULL)),
-    CHECK (night_cap IS NULL OR (unit = 'hour' AND night_start IS NOT NULL)),
-    CHECK (daily_cap IS NULL OR unit = 'hour'),
+    CONSTRAINT rate_plan_windows CHECK ((day_start IS NULL) = (night_start IS NULL)),
+    CONSTRAINT rate_plan_night_cap_use CHECK (night_cap IS NULL OR (unit = 'hour' AND night_start IS NOT NULL)),
+    CONSTRAINT rate_plan_daily_cap_use CHECK (daily_cap IS NULL OR unit = 'hour'),
     -- At any instant an area and class has one price for a stay (by the hour or by the turn) and one for a month.
     CONSTRAINT rate_plan_one_at_a_time EXCLUDE USING gist (
         rate_area WITH =, vehicle_class WITH =, ((unit = 'month')::integer) WITH =, tstzrange(valid_from, valid_to) WITH &&)
@@ -82,4 +82,4 @@ CREATE TABLE payment (
     CHECK ((state = 'due') = (settled_at IS NULL)),
     CHECK ((state = 'paid') = (gateway_reference IS NOT NULL))
 );
-CREATE INDEX payment_due ON payment (created_at, id) WHERE state = 'due';
+CREATE INDEX payment_due ON payment (method, created_at, id) WHERE state = 'due';

@@ -4,14 +4,13 @@ It knows the rules from the documents, prices with a list and code of its own, a
 own: an auditor that calls the code it audits proves nothing.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from simulator.answers import AnswersError, AnswersReader, RunHeader
-from simulator.auditor import database, districts, interface, rules
+from simulator.auditor import database, districts, interface, reports, rules
 from simulator.auditor.model import Book
 from simulator.auditor.verdict import Divergence, Verdict
 from simulator.report import Latencies
@@ -23,12 +22,11 @@ __all__ = ["Audit", "Divergence", "Verdict", "audit", "read_book"]
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit gives: the book, its verdict, and the figures of the run as of the business instant `now`."""
+    """What an audit gives: the book, its verdict, and the figures of the run up to its last answer."""
 
     book: Book
     latencies: Latencies
     districts: list[dict[str, Any]]
-    now: int
     partial: bool
 
     @property
@@ -95,9 +93,9 @@ def audit(
     service = Service(base_url or book.header.base_url)
     try:
         interface.compare(book, service, keys)
+        reports.compare(book, service, keys, book.settled)
     finally:
         service.close()
     if database_url is not None:
         database.compare(book, database_url)
-    now = book.header.clock.business_at(time.time())
-    return Audit(book, latencies, districts.summarise(book, responses, now), now, partial)
+    return Audit(book, latencies, districts.summarise(book, responses, book.settled), partial)

@@ -35,6 +35,8 @@ _STRAY_PAYMENTS = """
 SELECT d.session_id::text, d.amount FROM payment d
  WHERE NOT EXISTS (SELECT FROM parking_session p WHERE p.id = d.session_id)"""
 
+_CHECKS = "SELECT id::text, plate, verdict FROM parking_check WHERE received_at >= %s"
+
 
 def compare(book: Book, database_url: str) -> None:
     """Sessions, counts and payments as PostgreSQL holds them against the book. Raises ServiceError where it cannot be
@@ -57,6 +59,7 @@ def _compare(book: Book, database_url: str) -> None:
         counted = _compare_sessions(book, connection, low, high)
         _compare_counts(book, connection, counted)
         _compare_payments(book, connection)
+        _compare_checks(book, connection)
 
 
 def _rows(
@@ -168,3 +171,23 @@ def _compare_payments(book: Book, connection: psycopg.Connection) -> None:
         )
     for session_id, amount in _rows(connection, "stray_payments", _STRAY_PAYMENTS):
         book.verdict.add("payment", f"session {session_id}", f"{amount} VND are due for a session that has not ended")
+
+
+def _compare_checks(book: Book, connection: psycopg.Connection) -> None:
+    """Each answered check is stored once, as it was answered. One without an answer may be stored too."""
+    answered = {body.get("id"): (body.get("plate"), body.get("verdict")) for _, body in book.checks}
+    since = _EPOCH + book.began * _MICROSECOND
+    spare = book.unanswered_checks
+    for check_id, *stored in _rows(connection, "checks", _CHECKS, (since,)):
+        said = answered.pop(check_id, None)
+        if said is not None:
+            book.verdict.compared["checks in PostgreSQL"] += 1
+            book.verdict.expect("check", f"check {check_id} in PostgreSQL", "plate and verdict", said, tuple(stored))
+        elif spare > 0:
+            spare -= 1
+        else:
+            book.verdict.add(
+                "unknown", f"check {check_id}", f"{stored[1]} for {stored[0]}: nobody was answered with it"
+            )
+    for check_id in answered:
+        book.verdict.add("lost", f"check {check_id} in PostgreSQL", "it is not there")

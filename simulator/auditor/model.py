@@ -8,7 +8,7 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from simulator.answers import Answer, RunHeader, ZoneFacts, microseconds
 from simulator.auditor.prices import MINUTE, NoPrice, area_of, fee
@@ -22,6 +22,14 @@ WITHOUT_ANSWER = (0, 500, 502, 503, 504)
 
 class BadAnswer(Exception):
     """An answer lacks what it must have; the text says what."""
+
+
+class End(NamedTuple):
+    """When a session's time is over, as a start or an extend between two real instants had it."""
+
+    sent: float
+    answered: float
+    over_at: int
 
 
 @dataclass(slots=True)
@@ -42,6 +50,9 @@ class Session:
     ended_at: int | None = None
     ended_by: str | None = None
     fee: int | None = None  # as answered by the stop
+    ends: list[End] = field(default_factory=list)
+    end_sent: float = FOREVER  # real bounds of the request that ended it
+    end_answered: float = FOREVER
     freed_after: float = FOREVER
     freed_before: float = FOREVER
     unsure: bool = False  # a stop or an extend had no answer: nobody knows whether it was done
@@ -75,9 +86,11 @@ class Book:
     sessions: dict[str, Session] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
     unanswered_starts: list[Answer] = field(default_factory=list)
+    unanswered_checks: int = 0
     checks: list[tuple[Answer, dict[str, Any]]] = field(default_factory=list)
     requests: int = 0
     errors: int = 0
+    foreign: int = 0  # sessions of before the run that the service still tells of
     codes: Counter[str] = field(default_factory=Counter)
     by_vehicle: dict[Vehicle, list[Session]] = field(default_factory=lambda: defaultdict(list))
     attempts: dict[Vehicle, list[Answer]] = field(default_factory=lambda: defaultdict(list))
@@ -95,6 +108,11 @@ class Book:
         """The business instant before which nothing of this run can have happened."""
         clock = self.header.clock
         return clock.business_at(min(self.first_sent, self.last_answered)) - clock.margin - 1000
+
+    @property
+    def settled(self) -> int:
+        """The business instant before which nothing more can change: that of the last answer."""
+        return self.header.clock.business_at(self.last_answered) + self.header.clock.margin
 
     def longest(self, code: str) -> int:
         """The zone's maximum stay in microseconds."""
@@ -152,6 +170,7 @@ class Book:
         if session.id in self.sessions:
             self.verdict.add("doubled", f"session {session.id}", f"given to two starts, the second by {_about(answer)}")
             return
+        session.ends.append(End(answer.sent, answer.answered, session.over_at))
         self.sessions[session.id] = session
         self.attempts[session.vehicle].append(answer)
         self._check_echo(answer, body, "running")
@@ -173,6 +192,7 @@ class Book:
                 "end", f"session {session.id}", f"stopped at {body['ended_at']}, though its time was over before"
             )
         session.ended_at, session.ended_by = ended_at, "driver"
+        session.end_sent, session.end_answered = answer.sent, answer.answered
         session.freed_after, session.freed_before = min(session.freed_after, answer.sent), answer.answered
         session.fee = body["fee"]["amount"]
         self._check_fee(session, ended_at, body)
@@ -193,6 +213,7 @@ class Book:
         if session.over_before(self.header.clock.business_at(answer.sent) - self.header.clock.margin):
             self.verdict.add("end", f"session {session.id}", "extended, though its time was over before")
         session.ends_at = session.over_at = microseconds(body["ends_at"])
+        session.ends.append(End(answer.sent, answer.answered, session.over_at))
         self._check_fee(session, session.ends_at, body)
 
     def _take_check(self, answer: Answer, body: dict[str, Any]) -> None:
@@ -211,7 +232,9 @@ class Book:
         """No answer after all tries: an error, and from here on nobody knows whether it was done."""
         self.errors += 1
         session = self.sessions.get(answer.session or "")
-        if answer.action == "start":
+        if answer.action == "check":
+            self.unanswered_checks += 1
+        elif answer.action == "start":
             self.unanswered_starts.append(answer)
             self.attempts[answer.plate, answer.vehicle_class].append(answer)
         elif session is not None:
@@ -268,6 +291,7 @@ class Book:
         if session.ended_at is not None or not session.over_before(following.started_at):
             return
         session.ended_by = "restart"
+        session.end_sent, session.end_answered = following.sent, following.answered
         session.freed_before = min(session.freed_before, following.answered)
         session.freed_after = min(session.freed_after, following.sent)
         session.ended_at = following.started_at if self.strict(session.zone) else session.over_at

@@ -75,6 +75,7 @@ def _adopt(book: Book, found: Found, low: int) -> Session | None:
     """A session that no answer told of: not ours if it began before the run, ours if a start had no answer, else a
     divergence."""
     if found.started_at < book.began:
+        book.foreign += 1
         return None
     for number, answer in enumerate(book.unanswered_starts):
         if (answer.plate, answer.vehicle_class, answer.zone) == (found.plate, found.vehicle_class, found.zone):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate, pairwise
 
 from simulator.answers import Answer, rfc3339
+from simulator.auditor import checks
 from simulator.auditor.model import FOREVER, Book, Count, Refusal, Session
 from simulator.auditor.prices import CARS, MINUTE, area_of
 
@@ -25,6 +26,7 @@ def check(book: Book) -> None:
     _check_admissions(book)
     _check_doubled_vehicles(book)
     _check_refusals(book)
+    checks.check(book)
 
 
 def _check_areas(book: Book) -> None:

@@ -1,5 +1,6 @@
 """The shipped city goes into a database that has none, and is never forced on one that has."""
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +20,7 @@ TABLES = ("district", "zone", "zone_occupancy", "rate_plan", "rate_line")
 
 @pytest.fixture(scope="module")
 def migrated(worker_id: str) -> Iterator[str]:
-    name = f"iparking_test_load_{worker_id}"
+    name = f"iparking_test_load_{worker_id}_{os.getpid()}"
     with admin_connection() as connection:
         drop_database(connection, name)
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

@@ -37,13 +37,13 @@ def state(connection: Connection, payment_id: UUID | None) -> tuple[object, ...]
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_session_owes_is_due(connection: Connection, method: str):
     payment_id = record_due(connection, 85_000, method)
-    (due,) = payments.due(connection, 10)
+    (due,) = payments.due(connection, method, 10)
     assert (due.id, due.client, due.method, due.amount, due.created_at) == (payment_id, "driver-1", method, 85_000, NOW)
 
 
 def test_a_free_stay_leaves_nothing_due(connection: Connection):
     assert record_due(connection, 0) is None
-    assert payments.due(connection, 10) == []
+    assert payments.due(connection, "wallet", 10) == []
 
 
 def test_a_session_is_charged_once(engine: Engine):
@@ -64,7 +64,7 @@ def test_an_unknown_method_is_refused_by_the_database(engine: Engine, method: st
 def test_due_payments_come_oldest_first_page_by_page(connection: Connection):
     ids = [record_due(connection, minutes=minutes) for minutes in (3, 1, 2, 1, 0)]
     seen: list[payments.Due] = []
-    while page := payments.due(connection, 2, seen[-1] if seen else None):
+    while page := payments.due(connection, "wallet", 2, seen[-1] if seen else None):
         assert len(page) <= 2
         seen += page
     assert [due.created_at for due in seen] == sorted(due.created_at for due in seen)
@@ -76,7 +76,7 @@ def test_a_paid_payment_is_no_longer_due_and_paying_again_changes_nothing(connec
     assert payment_id is not None
     payments.mark_paid(connection, payment_id, "ref-1", NOW)
     payments.mark_paid(connection, payment_id, "ref-1", NOW + timedelta(hours=1))
-    assert payments.due(connection, 10) == []
+    assert payments.due(connection, "wallet", 10) == []
     assert state(connection, payment_id) == ("paid", NOW, "ref-1")
 
 

@@ -270,7 +270,7 @@ def test_two_versions_of_one_price_cannot_begin_together(tmp_path: Path):
         ("a.csv", HEADER.encode(), ("file", "empty_file")),
         ("a.csv", HEADER.encode() + b"\n\xff,core\n", ("line 2", "bad_utf8")),
         ("a.csv", HEADER.encode() + b"\nv1,core\n", ("line 2", "wrong_number_of_columns")),
-        ("a.csv", HEADER.encode() + b',tariff\n"x"y', ("line 2", "malformed_csv")),
+        ("a.csv", HEADER.encode() + b',prise\n"x"y', ("line 2", "malformed_csv")),
         ("a.csv", (HEADER + ",dayly_cap\n").encode() + b",".join([b"x"] * 18), ("line 1", "unknown_column")),
         ("a.csv", (HEADER + ",price\n").encode() + b",".join([b"x"] * 18), ("line 1", "duplicate_column")),
         ("a.csv", b"version,price\nv1,5\n", ("line 1", "missing_column")),

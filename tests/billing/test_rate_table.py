@@ -43,6 +43,11 @@ def test_where_and_when_there_is_no_rate_none_is_made_up(area: str, vehicle_clas
         TABLE.at(area, vehicle_class, at)
 
 
+def test_a_rate_without_a_successor_ends_all_the_same():
+    with pytest.raises(NoRate):
+        RateTable([OLD]).at("core", "car", CHANGE)
+
+
 def test_a_rate_withdrawn_before_it_began_is_never_in_force():
     withdrawn = replace(NEW, version="slip", valid_to=CHANGE)
     for rates in ([OLD, withdrawn, NEW], [NEW, withdrawn, OLD]):

@@ -1,5 +1,7 @@
 """What a stay costs: the bills of the decree, and the rules that hold for every rate and every stay."""
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -10,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rate_examples import CORE, HANOI, MONTH, MOTORBIKE, US, hanoi, lengths, rates, starts
 
-from billing.rates import Rate, Step, fee_steps, owed, price
+from billing.rates import Rate, Step, fee_steps, price
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -54,6 +56,7 @@ def test_golden_bills_of_a_day_in_the_core(hours: int, amount: int):
         (MOTORBIKE, "2026-11-23T17:00", 24.5, 17_000),  # and a day turn
         (MOTORBIKE, "2026-11-23T17:00", 25.5, 24_000),  # day and night again: another 24 hours
         (MOTORBIKE, "2026-11-23T05:00", 2, 12_000),
+        (MOTORBIKE, "2026-11-23T18:00", 25, 20_000),  # 24 hours, then a night turn that begins just there
         (MOTORBIKE, "2026-11-23T08:00", 72, 36_000),
     ],
 )
@@ -159,6 +162,10 @@ def test_an_instant_without_a_time_zone_is_refused():
 def test_an_end_before_the_start_is_refused():
     with pytest.raises(ValueError, match="before"):
         price(CORE, hanoi("2026-11-23T07:00"), hanoi("2026-11-23T06:59"))
+
+
+def owed(after: Sequence[int], amounts: Sequence[int], stay: timedelta) -> int:
+    return amounts[bisect_right(after, stay // US) - 1]
 
 
 def test_a_stay_priced_in_steps_is_known_up_to_its_horizon_and_no_further():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app import create_app
 from app.config import Settings
@@ -48,10 +48,21 @@ def resources(database_url: str, redis_url: str, keys_path: Path) -> Iterator[Re
     held.redis.close()
 
 
+class KeepAlive(WSGIRequestHandler):
+    """A thread a connection, not a request: each thread has a connection to PostgreSQL of its own."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log(self, *_: object) -> None:
+        """Nothing: pytest would keep a line for each request."""
+
+
 @pytest.fixture
 def service(resources: Resources) -> Iterator[str]:
     """The service's address."""
-    server = make_server("127.0.0.1", 0, create_app(resources.settings, resources), threaded=True)
+    server = make_server(
+        "127.0.0.1", 0, create_app(resources.settings, resources), threaded=True, request_handler=KeepAlive
+    )
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -66,7 +77,7 @@ Examine = Callable[..., Audit]
 @pytest.fixture
 def examine(service: str, database_url: str, keys_path: Path, tmp_path: Path) -> Examine:
     """Replay the traffic; then `examine(statement)` tampers with the database and audits."""
-    intended = plan(tmp_path, service, TRAFFIC)
+    intended = plan(tmp_path, service, TRAFFIC, limit=4)
     shutil.copy(keys_path, intended.keys)
     replay(intended)
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
+from werkzeug.serving import make_server
 
 from simulator.city import City, CityError, District, centroid
 from tests.simulator.cities import zone
 
+SHIPPED = Path(__file__).parents[2] / "zones" / "data" / "zones.geojson"
 SQUARE = {"type": "Polygon", "coordinates": [[[0, 0], [4, 0], [4, 2], [0, 2], [0, 0]]]}
 
 
@@ -115,6 +118,23 @@ def test_service_that_fails_rambles_or_turns_in_circles_is_named(
         City.from_api(url_of(service))
 
 
+def test_real_service_tells_the_city_that_was_shipped(app: Flask) -> None:
+    server = make_server("127.0.0.1", 0, app)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        served = City.from_api(f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    shipped = City.from_geojson(SHIPPED)
+    assert served.digest() == shipped.digest()
+    assert {district.code: district.name for district in served.districts}["002"] == "Hoàn Kiếm"
+    for ours, theirs in zip(shipped.zones, served.zones, strict=True):
+        assert theirs.centroid == pytest.approx(ours.centroid, abs=1e-5)
+
+
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1", "nonsense", "http://127.0.0.1:1"])
 def test_address_where_no_service_is_found_is_named(url: str) -> None:
     with pytest.raises(CityError, match=url):
@@ -130,8 +150,7 @@ def test_city_is_read_from_a_file(tmp_path: Path) -> None:
 
 
 def test_shipped_zones_are_a_city() -> None:
-    shipped = Path(__file__).parents[2] / "zones" / "data" / "zones.geojson"
-    city = City.from_geojson(shipped)
+    city = City.from_geojson(SHIPPED)
     assert city.places("car") >= 4500
     assert len(city.districts) == 9
     assert all(105 < found.centroid[0] < 106 and 20 < found.centroid[1] < 22 for found in city.zones)
@@ -184,7 +203,7 @@ def test_digest_changes_with_what_the_demand_depends_on_alone() -> None:
 def test_holes_do_not_move_a_centroid_and_parts_weigh_by_area() -> None:
     assert centroid({"type": "Point", "coordinates": [105.8, 21.0]}) == (105.8, 21.0)
     small = [[[10, 0], [12, 0], [12, 2], [10, 2], [10, 0]]]
-    both = {"type": "MultiPolygon", "coordinates": [SQUARE["coordinates"], small]}
+    both = {"type": "MultiPolygon", "coordinates": [SQUARE["coordinates"], [small[0][::-1]]]}
     assert centroid(both) == pytest.approx(((2 * 8 + 11 * 4) / 12, 1.0))
 
 

@@ -1,6 +1,7 @@
 """The commands of `simulate` that make traces: what they print, where, and how they end."""
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from click.testing import CliRunner, Result
 
 from simulator.cli import simulate
 from simulator.trace import TraceReader
+from tests.simulator.fake_service import FakeService, serving
+from tests.simulator.runs import event, write_keys, write_trace
 
 SHIPPED = str(Path(__file__).parents[2] / "zones" / "data" / "zones.geojson")
 
@@ -181,3 +184,61 @@ def test_each_command_shows_an_example(command: list[str]) -> None:
     result = run(*command, "--help")
     assert result.exit_code == 0
     assert "Example" in result.stdout
+
+
+# --- replay and audit -------------------------------------------------------------------------------------------------
+@pytest.fixture
+def morning(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A short trace, and the options that name a stand-in service and its keys."""
+    path = write_trace(tmp_path, [event(0.0, "v1", "start"), event(1.0, "v2", "start"), event(2.0, "v1", "stop")])
+    with serving(FakeService()) as url:
+        yield path, ["--url", url, "--keys", str(write_keys(tmp_path))]
+
+
+def test_replayed_trace_is_audited_without_divergence(
+    morning: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulator.auditor.interface.QUIET_SECONDS", 0.0)
+    path, options = morning
+    replayed = run("replay", str(path), *options, "--json")
+    assert replayed.exit_code == 0, replayed.output
+    assert json.loads(replayed.stdout)["requests"] == 3
+    audited = run("audit", f"{path}.answers", *options)
+    assert audited.exit_code == 0, audited.output
+    assert audited.stdout.splitlines()[-1] == "0 divergences"
+    assert json.loads(run("audit", f"{path}.answers", *options, "--json").stdout)["divergences"] == 0
+
+
+def test_audit_of_another_service_ends_with_code_1(
+    morning: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulator.auditor.interface.QUIET_SECONDS", 0.0)
+    path, options = morning
+    assert run("replay", str(path), *options).exit_code == 0
+    with serving(FakeService()) as other:
+        audited = run("audit", f"{path}.answers", *options, "--url", other)
+    assert audited.exit_code == 1
+    assert int(audited.stdout.splitlines()[-1].split()[0]) > 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["replay", "nowhere.jsonl"],
+        ["replay", "TRACE", "--url", "http://127.0.0.1:1"],
+        ["replay", "TRACE", "--keys", "nowhere.json"],
+        ["replay", "TRACE", "--speed", "77"],
+        ["audit", "nowhere.answers"],
+        ["audit", "TRACE"],
+        ["audit"],
+    ],
+)
+def test_what_cannot_be_replayed_or_audited_ends_with_code_2_and_one_line(
+    morning: tuple[Path, list[str]], arguments: list[str]
+) -> None:
+    path, options = morning
+    name, *rest = [str(path) if argument == "TRACE" else argument for argument in arguments]
+    result = run(name, *options, *rest)
+    assert result.exit_code == 2, result.output
+    assert "Error" in result.stderr
+    assert result.stdout == ""

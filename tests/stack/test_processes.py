@@ -86,7 +86,11 @@ def test_replaced_file_is_whole_and_closed_to_others(tmp_path: Path) -> None:
 
 
 def test_spawned_program_reads_nothing_from_the_caller(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from app.stack.processes import spawn; spawn(['cat'], Path({str(tmp_path)!r}, 'log'))"
-    done = subprocess.run([sys.executable, "-c", code], input="secret", text=True, capture_output=True)
+    code = (
+        "import sys; from pathlib import Path; from app.stack.processes import spawn; spawn(['cat'], Path(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "log"], input="secret", text=True, capture_output=True
+    )
     assert done.returncode == 0
     assert (tmp_path / "log").read_text() == ""

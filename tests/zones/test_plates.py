@@ -56,6 +56,7 @@ def test_samples_belong_to_their_series(shared: Path):
         ("29MÐ112345", "motorbike", "29-MĐ1 123.45"),  # Icelandic Ð
         ("29MƉ112345", "motorbike", "29-MĐ1 123.45"),  # African Ɖ
         ("30A\u200b-123\u00a0.45", "car", "30A-123.45"),
+        ("30A,123,45", "car", "30A-123.45"),
         ("80NG-123-45", "car", "80-123-NG-45"),
         ("29KT-123.45", "motorbike", "29KT-123.45"),
     ],
@@ -83,6 +84,10 @@ def test_text_is_canonical(typed: str, vehicle_class: str | None, text: str):
         ("30A-123.45" + " " * 1_000_000, None),
         ("30Á-123.45", None),
         ("²⁹A-123.45X", None),
+        ("30A-١٢٣٤٥", None),  # Arabic digits are no plate's
+        ("29ß12345", None),
+        ("29-AB1 2345", None),  # a digit is missing
+        ("30A-1 23.45", None),
     ],
 )
 def test_what_is_no_plate_is_refused(typed: str, vehicle_class: str | None):

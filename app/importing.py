@@ -1,0 +1,41 @@
+"""A file of districts, wards, zones or rates into one database, all or nothing."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from sqlalchemy import Connection, create_engine
+
+from app.database import sqlalchemy_url
+from billing import imports as rate_imports
+from zones import imports as zone_imports
+
+Kind = Literal["districts", "wards", "zones", "rates"]
+Report = zone_imports.Report | rate_imports.Report
+KINDS: tuple[Kind, ...] = get_args(Kind)
+REFUSALS = (zone_imports.ImportRefused, rate_imports.ImportRefused)
+
+
+def import_file(url: str, kind: Kind, path: Path, now: datetime, dry_run: bool = False) -> Report:
+    """Write what differs from the database at `url` (libpq), in force from `now`; a dry run only reports it.
+
+    Raises one of REFUSALS, with every bad record, and then nothing is written.
+    """
+    engine = create_engine(sqlalchemy_url(url))
+    try:
+        with engine.begin() as connection:
+            return _apply(connection, kind, path, now, dry_run)
+    finally:
+        engine.dispose()
+
+
+def _apply(connection: Connection, kind: Kind, path: Path, now: datetime, dry_run: bool) -> Report:
+    if kind == "rates":
+        return rate_imports.apply(connection, rate_imports.read(path), now, dry_run)
+    surroundings: dict[str, Any] = {}
+    if kind == "zones":
+        surroundings = {
+            "rate_areas": rate_imports.known_areas(connection),
+            "districts": zone_imports.current_districts(connection),
+        }
+    return zone_imports.apply(kind, connection, zone_imports.read(kind, path, **surroundings), now, dry_run)
