@@ -37,11 +37,12 @@ def settle(resources: Resources) -> int:
 
     A payment whose gateway gives no answer stays due, and is asked for again with the same reference.
     """
-    until = time.monotonic() + LONGEST_ROUND
-    return sum(_settle_method(resources, method, until) for method in resources.gateways)
+    return sum(_settle_method(resources, method) for method in resources.gateways)
 
 
-def _settle_method(resources: Resources, method: str, until: float) -> int:
+def _settle_method(resources: Resources, method: str) -> int:
+    """Each method has its share of the round, so that a backlog of one starves no other."""
+    until = time.monotonic() + LONGEST_ROUND / len(resources.gateways)
     settled, last, silent = 0, None, Counter[str]()
     while silent[method] < PATIENCE and time.monotonic() < until and (batch := _due(resources, method, last)):
         settled += _note(resources, list(_charge(resources, batch, silent, until)))

@@ -26,7 +26,7 @@ class Due(NamedTuple):
 
 
 def due(connection: Connection, method: str, limit: int, after: Due | None = None) -> list[Due]:
-    """At most `limit` due payments of a method, oldest first; with `after` those behind it: one in doubt holds up none."""
+    """At most `limit` due of a method, oldest first; with `after` those behind it (one in doubt holds up none)."""
     query = select(*(getattr(Payment, name) for name in Due._fields))
     query = query.where(Payment.state == "due", Payment.method == method)
     if after is not None:

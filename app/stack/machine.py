@@ -149,13 +149,13 @@ class Stack:
 
     def create_database(self, name: str, fresh: bool = False, template: str | None = None) -> str:
         """Make database `name` with PostGIS in it unless it is there (`fresh`: in any case). Returns its URL."""
-        if name == "iparking" and self.given_database is not None:
+        if _checked(name) == "iparking" and self.given_database is not None:
             return self.given_database
         with self._admin() as connection:
             if fresh:
                 _drop(connection, name)
             if not _exists(connection, name):
-                self._create(connection, _checked(name), template)
+                self._create(connection, name, template)
         return self.database_url(name)
 
     def drop_database(self, name: str) -> None:

@@ -272,7 +272,7 @@ def reason(output: str) -> str:
 
 
 def _raised(lines: list[str]) -> list[str]:
-    """The first line of the error that ended a Python program: the first after its last traceback that is not indented."""
+    """What a Python program died of: the first line after its last traceback that is not indented."""
     starts = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
     after = lines[starts[-1] + 1 :] if starts else []
     return [line for line in after if not line.startswith(" ")][:1]

@@ -132,16 +132,16 @@ def test_silent_gateway_is_left_alone_and_holds_up_no_other_method(settling, gat
     wallet = owe(db, clock, "wallet")
     gateway.silent.update(cards)
     assert settlement.settle(settling) == 1
-    assert [call[0] for call in gateway.calls] == [*cards[: settlement.PATIENCE], wallet]
+    assert sorted(call[0] for call in gateway.calls) == sorted([*cards[: settlement.PATIENCE], wallet])
     gateway.silent.clear()
     assert settlement.settle(settling) == len(cards) and set(states(db, *cards)) == {"paid"}
 
 
 def test_more_than_a_batch_is_settled_oldest_first(settling, gateway, db, clock, monkeypatch):
     monkeypatch.setattr(settlement, "BATCH", 2)
-    due = [owe(db, clock, method) for method in ("card", "cash", "cash", "cash", "wallet", "vietqr", "card")]
-    assert settlement.settle(settling) == 4
-    assert [call[0] for call in gateway.calls] == [due[0], *due[4:]]
+    due = [owe(db, clock, method) for method in ("card", "cash", "card", "cash", "card", "vietqr", "card")]
+    assert settlement.settle(settling) == 5
+    assert [call[0] for call in gateway.calls if call[1] == "card"] == [due[0], due[2], due[4], due[6]]
 
 
 def test_round_ends_when_its_time_is_over(settling, gateway, db, clock, monkeypatch):

@@ -2,6 +2,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,13 +27,21 @@ def remove_home(home: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
+@contextmanager
+def open_place() -> Iterator[Path]:
     """A folder with a short path that everybody may enter (pytest's own are closed)."""
     folder = Path(tempfile.mkdtemp(prefix="ip-", dir="/tmp"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    try:
+        folder.chmod(0o755)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    with open_place() as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from app.stack import Stack, StackError
 from app.stack.folders import LONGEST_SOCKET_PATH, SHARED_STATE
 from app.stack.ports import is_free
 from app.stack.processes import wait_until, working_in
-from tests.stack.conftest import as_root, make_home, remove_home
+from tests.stack.conftest import as_root, make_home, open_place, remove_home
 
 
 def running(stack: Stack) -> dict[str, int | None]:
@@ -77,16 +77,23 @@ class TestStartAndStop:
         assert redis.Redis.from_url(stack.redis_url).config_get("bind") == {"bind": "127.0.0.1"}
 
 
+@pytest.mark.xdist_group("stack_access")
 class TestAccess:
+    @pytest.fixture(scope="class")
+    def stack(self) -> Iterator[Stack]:
+        """One stack for all of these: they change nothing that another one looks at."""
+        with open_place() as folder, Stack(make_home(folder), {}) as stack:
+            yield stack
+
     def test_owner_is_no_superuser_and_has_postgis(self, stack: Stack) -> None:
         url = stack.create_database("city")
         assert answer(url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is False
         assert answer(url, "SELECT ST_AsText(ST_Point(105.85, 21.03))") == "POINT(105.85 21.03)"
 
     def test_reader_sees_what_the_owner_makes_and_changes_nothing(self, stack: Stack) -> None:
-        with psycopg.connect(stack.create_database("city")) as connection:
+        with psycopg.connect(stack.create_database("read")) as connection:
             connection.execute("CREATE TABLE fact (number int); INSERT INTO fact VALUES (7)")
-        reader = stack.reader_url("city")
+        reader = stack.reader_url("read")
         assert answer(reader, "SELECT number FROM fact") == 7
         with psycopg.connect(reader, autocommit=True) as connection:
             with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):

@@ -1,0 +1,255 @@
+"""Plate checks: the verdict by rule and instant, and the sessions that it rests on."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+
+from tests.zones.parked import active, at, past, zone
+from zones import enforcement, errors, places
+from zones.enforcement import GRACE, REACH, Position, Sighting, Stay, judge
+
+SECOND = timedelta(seconds=1)
+NOON = at("2026-10-14T12:00")
+HERE, NEXT_DOOR, ELSEWHERE = "HK-001", "HK-002", "BD-001"
+
+
+def stay(
+    zone: str, start: datetime, paid_until: datetime, *, gone: datetime | None | str = "paid", number: int = 1
+) -> Stay:
+    gone_at = paid_until if gone == "paid" else gone
+    return Stay(UUID(int=number), zone, "30A-123.45", "car", start, paid_until, gone_at)  # type: ignore[arg-type]
+
+
+def hour_until(end: datetime, zone: str = HERE, **more: Any) -> Stay:
+    return stay(zone, end - timedelta(hours=1), end, **more)
+
+
+@pytest.mark.parametrize(
+    ("since_end", "verdict", "seconds"),
+    [
+        (-timedelta(hours=1) - SECOND, "unpaid", None),  # before it began
+        (-timedelta(hours=1), "paid", None),  # start-inclusive
+        (-timedelta(microseconds=1), "paid", None),
+        (timedelta(), "grace", 0),  # end-exclusive
+        (GRACE - timedelta(microseconds=1), "grace", 299),
+        (GRACE, "expired", 300),
+        (REACH - timedelta(microseconds=1), "expired", 86_399),
+        (REACH, "unpaid", None),
+    ],
+)
+def test_verdict_changes_at_these_instants(since_end: timedelta, verdict: str, seconds: int | None):
+    """
+    |-- paid --|-- grace 5 min --|-- expired until 24 h --|-- unpaid
+    """
+    stays = [] if since_end < -timedelta(hours=1) else [hour_until(NOON)]  # the query gives none that begins later
+    found = judge([HERE], stays, NOON + since_end)
+    assert found.verdict == verdict
+    assert (found.expired_for and found.expired_for // SECOND) == (seconds or found.expired_for)
+    assert found.zone == HERE
+
+
+def test_overstay_in_a_strict_zone_is_expired_for_as_long_as_it_lasts():
+    overstay = stay(HERE, NOON - timedelta(days=9), NOON - timedelta(days=8), gone=None)
+    found = judge([HERE], [overstay], NOON)
+    assert (found.verdict, found.expired_for) == ("expired", timedelta(days=8))
+    stopped = stay(HERE, NOON - timedelta(days=9), NOON - timedelta(days=8), gone=NOON)
+    assert judge([HERE], [stopped], NOON - SECOND).verdict == "expired"
+    assert judge([HERE], [stopped], NOON).verdict == "grace", "its overstay is paid for, now it may drive off"
+    assert judge([HERE], [stopped], NOON + GRACE).expired_for == GRACE
+
+
+def test_session_in_another_zone_is_the_wrong_zone():
+    elsewhere = hour_until(NOON + SECOND, ELSEWHERE)
+    found = judge([HERE, NEXT_DOOR], [elsewhere], NOON)
+    assert (found.verdict, found.reason, found.zone, found.stay) == ("wrong_zone", "other_zone", HERE, elsewhere)
+    assert judge([HERE], [hour_until(NOON, ELSEWHERE)], NOON).verdict == "unpaid"
+
+
+def test_session_in_any_zone_that_the_circle_touches_pays():
+    next_door = hour_until(NOON + SECOND, NEXT_DOOR)
+    found = judge([HERE, NEXT_DOOR], [next_door], NOON)
+    assert (found.verdict, found.zone, found.stay) == ("paid", NEXT_DOOR, next_door)
+
+
+def test_grace_goes_before_wrong_zone_and_wrong_zone_before_expired():
+    elsewhere = hour_until(NOON + timedelta(minutes=30), ELSEWHERE, number=2)
+    assert judge([HERE], [hour_until(NOON), elsewhere], NOON + GRACE - SECOND).verdict == "grace"
+    assert judge([HERE], [hour_until(NOON), elsewhere], NOON + GRACE).verdict == "wrong_zone"
+
+
+def test_the_last_session_counts_among_several_that_ended():
+    found = judge([HERE], [hour_until(NOON - timedelta(hours=3)), hour_until(NOON, number=2)], NOON + GRACE)
+    assert (found.verdict, found.stay.id) == ("expired", UUID(int=2))
+
+
+def test_no_zone_at_all_is_outside():
+    found = judge([], [hour_until(NOON + SECOND)], NOON)
+    assert (found.verdict, found.reason, found.zone, found.stay) == ("outside_zones", "no_zone_here", None, None)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([HERE, NEXT_DOOR, ELSEWHERE]), st.integers(0, 3000), st.integers(1, 900)), max_size=6
+    ),
+    st.integers(0, 4000),
+)
+def test_verdict_equals_looking_at_each_second(made: list[tuple[str, int, int]], second: int):
+    """Who walks back second by second finds how long ago the place was paid for."""
+    stays = [
+        stay(zone, NOON + start * SECOND, NOON + (start + length) * SECOND, number=number)
+        for number, (zone, start, length) in enumerate(made, 1)
+        if start <= second
+    ]
+    here = [range(start, start + length) for zone, start, length in made if zone != ELSEWHERE and start <= second]
+    away = [range(start, start + length) for zone, start, length in made if zone == ELSEWHERE and start <= second]
+    ago = next((ago for ago in range(second + 1) if any(second - ago in paid for paid in here)), None)
+    if ago == 0:
+        expected = ("paid", None)
+    elif ago is not None and ago - 1 < 300:
+        expected = ("grace", ago - 1)
+    elif any(second in paid for paid in away):
+        expected = ("wrong_zone", None)
+    else:
+        expected = ("unpaid", None) if ago is None else ("expired", ago - 1)
+    found = judge([HERE, NEXT_DOOR], stays, NOON + second * SECOND)
+    assert (found.verdict, None if found.expired_for is None else found.expired_for // SECOND) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "vehicle_class", "readings"),
+    [
+        ("30a 12345", None, [("30A-123.45", "car")]),
+        ("29E11234", None, [("29E-112.34", "car"), ("29-E1 1234", "motorbike")]),
+        ("29E11234", "motorbike", [("29-E1 1234", "motorbike")]),
+        ("29-E1 1234", None, [("29-E1 1234", "motorbike")]),
+        ("29mđ1 12345", None, [("29-MĐ1 123.45", "motorbike")]),
+        ("29MÐ1-123.45", "motorbike", [("29-MĐ1 123.45", "motorbike")]),
+        ("80-011-NG-01", None, [("80-011-NG-01", "car"), ("80-011-NG-01", "motorbike")]),
+    ],
+)
+def test_plate_is_read_as_every_vehicle_it_can_be(text: str, vehicle_class: str | None, readings: list):
+    assert enforcement.read_plate(text, vehicle_class) == readings
+
+
+@pytest.mark.parametrize(("text", "vehicle_class"), [("", None), ("30O-12345", None), ("30A-123.45", "motorbike")])
+def test_what_is_no_plate_of_the_class_is_refused(text: str, vehicle_class: str | None):
+    with pytest.raises(errors.InvalidPlate):
+        enforcement.read_plate(text, vehicle_class)
+
+
+def test_large_vehicles_are_not_served():
+    with pytest.raises(errors.ClassNotServed):
+        enforcement.read_plate("30A-123.45", "large")
+
+
+def test_capture_is_at_most_a_day_old_and_not_ahead_of_the_clocks_skew():
+    tick = timedelta(microseconds=1)
+    enforcement.check_instant(NOON + enforcement.CLOCK_SKEW, NOON)
+    enforcement.check_instant(NOON - REACH + tick, NOON)
+    with pytest.raises(errors.CapturedInFuture):
+        enforcement.check_instant(NOON + enforcement.CLOCK_SKEW + tick, NOON)
+    with pytest.raises(errors.CapturedTooLate):
+        enforcement.check_instant(NOON - REACH, NOON)
+
+
+@pytest.fixture
+def connection(engine: Engine, empty_database: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        zone(connection, HERE, car=2, motorbike=3)
+        zone(connection, ELSEWHERE, "001", admission="strict", car=2)
+        yield connection
+
+
+def ids_about(connection: psycopg.Connection, instant: datetime) -> set[UUID]:
+    query = "SELECT id FROM sessions_about(%s, %s, %s, %s)"
+    keys = (["30A-123.45", "30A-123.45"], ["car", "motorbike"])
+    return {row[0] for row in connection.execute(query, (*keys, instant, REACH)).fetchall()}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    history=st.lists(st.tuples(st.integers(0, 30 * 60), st.integers(0, 60 * 60)), max_size=8),
+    last=st.sampled_from([None, "advisory", "strict"]),
+    instant=st.integers(0, 20 * 24 * 60),
+    vehicle_class=st.sampled_from(["car", "motorbike"]),
+)
+def test_sessions_about_an_instant_are_those_begun_and_not_long_gone(connection, history, last, instant, vehicle_class):
+    """One vehicle's sessions follow each other; some of them last for days."""
+    seen, clock, expected = NOON + timedelta(minutes=instant), NOON, set()
+    with connection.transaction(force_rollback=True):
+        for pause, length in history:
+            start = clock + timedelta(minutes=pause)
+            clock = start + timedelta(minutes=length)
+            made = past(connection, start, clock, vehicle_class=vehicle_class)
+            past(connection, start, clock, plate="30A-999.99", vehicle_class=vehicle_class)
+            expected |= {made} if start <= seen and clock > seen - REACH else set()
+        if last is not None:
+            over = clock + timedelta(hours=1)
+            made = active(connection, clock, over, admission=last, vehicle_class=vehicle_class)
+            expected |= {made} if clock <= seen and (last == "strict" or over > seen - REACH) else set()
+        assert ids_about(connection, seen) == expected
+
+
+class Counting:
+    """A connection that counts its statements."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self.connection, self.statements = connection, []
+
+    def execute(self, query: str, *arguments: Any) -> psycopg.Cursor:
+        self.statements.append(query)
+        return self.connection.execute(query, *arguments)
+
+
+def sighting(**changes: Any) -> Sighting:
+    values = {"plate": "30a12345", "vehicle_class": None, "zone": HERE, "position": None, "captured_at": NOON}
+    return Sighting(**values | changes)
+
+
+def test_a_check_is_two_statements_and_is_stored_with_who_where_and_when(connection):
+    session = active(connection, NOON - SECOND, NOON + SECOND)
+    counting, received = Counting(connection), NOON + SECOND
+    seen = sighting(position=Position(21.0205, 105.8505, 7.5))
+    made = enforcement.check(counting, places.load(connection), "warden", seen, received)
+    assert len(counting.statements) == 2
+    row = connection.execute(
+        "SELECT id, client, plate, vehicle_class, zone_code, verdict, reasons, session_id, expired_for_seconds, "
+        "near_plates, ST_Y(position), ST_X(position), accuracy, captured_at, received_at FROM parking_check"
+    ).fetchone()
+    assert row == (
+        made.id, "warden", "30A-123.45", "car", HERE, "paid", ["session"], session, None,
+        [], 21.0205, 105.8505, 7.5, NOON, received,
+    )  # fmt: skip
+
+
+def test_a_refused_check_leaves_nothing(connection):
+    held = places.load(connection)
+    for changes in ({"plate": "?"}, {"zone": "XX-001"}, {"captured_at": NOON - REACH}):
+        with pytest.raises(errors.ZoneError):
+            enforcement.check(connection, held, "warden", sighting(**changes), NOON)
+    assert connection.execute("SELECT count(*) FROM parking_check").fetchone() == (0,)
+
+
+def test_an_open_strict_stay_that_was_stopped_was_paid_until_the_maximum_stay(connection):
+    start = NOON - timedelta(hours=30)  # the zone allows 24 hours
+    past(connection, start, NOON + SECOND, zone=ELSEWHERE, admission="strict")
+    made = enforcement.check(connection, places.load(connection), "warden", sighting(zone=ELSEWHERE), NOON + SECOND)
+    assert (made.verdict, made.expired_for_seconds) == ("grace", 0)
+    made = enforcement.check(connection, places.load(connection), "warden", sighting(zone=ELSEWHERE), NOON + GRACE)
+    assert (made.verdict, made.expired_for_seconds) == ("expired", 6 * 3600)
+
+
+def test_a_text_that_fits_two_vehicles_names_the_one_that_is_parked(connection):
+    active(connection, NOON - SECOND, NOON + SECOND, plate="29-E1 1234", vehicle_class="motorbike")
+    held = places.load(connection)
+    made = enforcement.check(connection, held, "warden", sighting(plate="29E11234"), NOON)
+    assert (made.verdict, made.plate, made.vehicle_class) == ("paid", "29-E1 1234", "motorbike")
+    made = enforcement.check(connection, held, "warden", sighting(plate="29E11235"), NOON)
+    assert (made.verdict, made.plate, made.vehicle_class) == ("unpaid", "29E-112.35", None)
