@@ -126,6 +126,7 @@ class _Run:
         self.partial = False
         self.under_way = 0
         self.fleet = Fleet(keys, header.run, self._business_at)
+        self._first = self._last = 0.0  # when the first request was due, when the last answer came
         self._to_wall = time.time() - time.monotonic()
         self._progress = Progress(quiet=plan.quiet)
 
@@ -144,14 +145,14 @@ class _Run:
         ticker = asyncio.create_task(self._tick())
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._break_off, sender)
-        cpu, began = time.process_time(), loop.time()
+        cpu = time.process_time()
         try:
             with _without_collector():
                 await self._until_answered(sender)
         finally:
             ticker.cancel()
             await self.client.close()
-        return self._figures(loop.time() - began, time.process_time() - cpu)
+        return self._figures(max(0.0, self._last - self._first), time.process_time() - cpu)
 
     async def _send_all(self, events: Iterator[Event]) -> None:
         """Send every event when it is due. Where the plan is late already, answers still get their turn between the
@@ -191,6 +192,7 @@ class _Run:
     def answered(self, step: Step) -> None:
         """A step is over: keep it, and send what its vehicle does next."""
         self.under_way -= 1
+        self._first, self._last = self._first or step.due, step.answered
         self.statuses[step.status] += 1
         self.latencies.add(step.due, step.ready, step.sent, step.answered)
         self.writer.write(step.answer(self._to_wall))

@@ -120,39 +120,34 @@ def invalid_latency(figures: dict[str, Any]) -> str:
 
 def print_demo(found: dict[str, Any], out: TextIO = sys.stdout) -> None:
     """A demo's result: the table by district, the times, the verdict."""
-    console = Console(file=out)
+    console = Console(file=out, highlight=False)
     console.print(_districts(found))
-    lag, response = found["lag_ms"], found["response_ms"]
     refused = ", ".join(f"{count} {code}" for code, count in found["refusals_by_code"].items()) or "none"
+    lag, response = found["lag_ms"], found["response_ms"]
     console.print(
         f"{found['requests']:,} requests at {found['speed']:g}x ({found['requests_per_second']:.0f}/s), "
-        f"{found['errors']} errors, {found['refusals']} refusals, all explained by the books: {refused}"
-        if not found["divergences"]
-        else f"{found['requests']:,} requests, {found['errors']} errors, {found['refusals']} refusals: {refused}"
-    )
-    console.print(
+        f"{found['errors']} errors, {found['refusals']:,} refusals ({refused})\n"
         f"response p50 {response['p50']:.1f} p95 {response['p95']:.1f} p99 {response['p99']:.1f} ms, "
         f"lag p50 {lag['p50']:.1f} p99 {lag['p99']:.1f} ms"
     )
     if not found["latency_valid"]:
-        console.print(f"[yellow]{invalid_latency(found)}[/yellow]")
+        console.print(invalid_latency(found), style="yellow")
     if found["berlin"]:
-        berlin = found["berlin"]
         console.print(
-            f"Berlin, {berlin['date']} (recorded): {berlin['sessions']} sessions, {berlin['requests']} requests, "
-            f"{berlin['divergences']} divergences"
+            "Berlin, {date} (recorded; invented plates): {sessions} sessions, {requests} requests, "
+            "{divergences} divergences".format(**found["berlin"])
         )
     for detail in found["divergence_details"]:
-        console.print(f"[red]{detail}[/red]", markup=True)
-    console.print(f"[bold]{found['divergences']} divergences[/bold]")
+        console.print(detail, style="red", markup=False)
+    console.print(f"{found['divergences']} divergences", style="bold")
     if found["url"]:
         console.print(f"goes on serving at 1x: {found['url']}")
 
 
 def _districts(found: dict[str, Any]) -> Table:
-    table = Table(title=f"{found['date']}, 07:00 to 10:00 in Hanoi ({SYNTHETIC})", title_justify="left")
+    table = Table(title=f"Hanoi, {found['date']}, 07:00 to 10:00 ({SYNTHETIC})", title_justify="left")
     table.add_column("district")
-    for name in ("sessions", "peak occupancy", "revenue VND", "p50 ms", "p95 ms", "p99 ms"):
+    for name in ("sessions", "peak occupancy", "revenue, VND", "p50 ms", "p95 ms", "p99 ms"):
         table.add_column(name, justify="right")
     for row in found["districts"]:
         times = (f"{row[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))

@@ -197,7 +197,7 @@ def _stay(
     over_at: datetime | None,
     gone_at: datetime | None,
 ) -> Stay:
-    """A past session that ran until it was stopped keeps no over_at: its time was over at the zone's maximum stay."""
+    """A strict zone's past session without minutes keeps no over_at: its time was over at the zone's maximum stay."""
     if over_at is None and zone in places.by_code:
         over_at = started_at + timedelta(minutes=places.by_code[zone].max_stay_minutes)
     known = [instant for instant in (over_at, gone_at) if instant is not None]

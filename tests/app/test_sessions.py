@@ -111,6 +111,41 @@ def test_forty_starts_of_one_plate_admit_exactly_one(app: Flask, database_url: s
         assert connection.execute("SELECT count(*) FROM active_session").fetchone() == (1,)
 
 
+def test_one_key_sent_twenty_times_at_once_starts_one_session(app: Flask, database_url: str):
+    app.test_client_class = Client
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: start(app.test_client(), key="k"), range(20)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.data for answer in answers}) == 1
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT sum(occupied) FROM zone_occupancy").fetchone() == (1,)
+
+
+def test_retried_start_that_races_its_own_stop_makes_no_second_session(app: Flask, database_url: str):
+    app.test_client_class = Client
+    for n in range(10):
+        first = start(app.test_client(), f"30A-{n:03}.00", key=f"k{n}")
+        with ThreadPoolExecutor(5) as pool:
+            stopping = pool.submit(stop, app.test_client(), first.json["id"])
+            again = list(pool.map(lambda _, n=n: start(app.test_client(), f"30A-{n:03}.00", key=f"k{n}"), range(4)))
+        assert stopping.result().status_code == 200
+        assert {(answer.status_code, answer.data) for answer in again} == {(201, first.data)}
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM active_session").fetchone() == (0,)
+        assert connection.execute("SELECT sum(occupied) FROM zone_occupancy").fetchone() == (0,)
+
+
+def test_two_stops_at_once_end_a_session_once(app: Flask, database_url: str):
+    app.test_client_class = Client
+    session = start(app.test_client()).json
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: stop(app.test_client(), session["id"]), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 7
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM parking_session").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM payment").fetchone() == (1,)
+
+
 class TestIdempotency:
     def test_same_key_and_body_get_the_first_answer_again(self, client: Client, clock: SteppedClock):
         first = start(client, key="k", minutes=30)

@@ -21,7 +21,7 @@ HERE, NEXT_DOOR, ELSEWHERE = "HK-001", "HK-002", "BD-001"
 
 
 def stay(
-    zone: str, start: datetime, paid_until: datetime, *, gone: datetime | None | str = "paid", number: int = 1
+    zone: str, start: datetime, paid_until: datetime, *, gone: datetime | str | None = "paid", number: int = 1
 ) -> Stay:
     gone_at = paid_until if gone == "paid" else gone
     return Stay(UUID(int=number), zone, "30A-123.45", "car", start, paid_until, gone_at)  # type: ignore[arg-type]
@@ -51,7 +51,7 @@ def test_verdict_changes_at_these_instants(since_end: timedelta, verdict: str, s
     stays = [] if since_end < -timedelta(hours=1) else [hour_until(NOON)]  # the query gives none that begins later
     found = judge([HERE], stays, NOON + since_end)
     assert found.verdict == verdict
-    assert (found.expired_for and found.expired_for // SECOND) == (seconds or found.expired_for)
+    assert (None if found.expired_for is None else found.expired_for // SECOND) == seconds
     assert found.zone == HERE
 
 
@@ -237,13 +237,22 @@ def test_a_refused_check_leaves_nothing(connection):
     assert connection.execute("SELECT count(*) FROM parking_check").fetchone() == (0,)
 
 
-def test_an_open_strict_stay_that_was_stopped_was_paid_until_the_maximum_stay(connection):
-    start = NOON - timedelta(hours=30)  # the zone allows 24 hours
-    past(connection, start, NOON + SECOND, zone=ELSEWHERE, admission="strict")
-    made = enforcement.check(connection, places.load(connection), "warden", sighting(zone=ELSEWHERE), NOON + SECOND)
-    assert (made.verdict, made.expired_for_seconds) == ("grace", 0)
-    made = enforcement.check(connection, places.load(connection), "warden", sighting(zone=ELSEWHERE), NOON + GRACE)
-    assert (made.verdict, made.expired_for_seconds) == ("expired", 6 * 3600)
+def test_an_open_strict_stay_was_paid_for_until_the_maximum_stay(connection):
+    """
+    -30 h |---- paid 24 h ----|-6 h -- overstay --| noon: stopped
+    """
+    past(connection, NOON - timedelta(hours=30), NOON, zone=ELSEWHERE, admission="strict")
+    held = places.load(connection)
+
+    def verdict(instant: datetime) -> tuple:
+        seen = sighting(zone=ELSEWHERE, captured_at=instant)
+        made = enforcement.check(connection, held, "warden", seen, NOON)
+        return made.verdict, made.expired_for_seconds
+
+    assert verdict(NOON - timedelta(hours=6) - SECOND) == ("paid", None)
+    assert verdict(NOON - timedelta(hours=6)) == ("grace", 0)
+    assert verdict(NOON - SECOND) == ("expired", 6 * 3600 - 1)
+    assert verdict(NOON) == ("grace", 0)
 
 
 def test_a_text_that_fits_two_vehicles_names_the_one_that_is_parked(connection):

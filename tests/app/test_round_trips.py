@@ -1,0 +1,67 @@
+"""How many SQL statements a request costs: a start and a stop are one, a map none or one."""
+
+import psycopg
+import pytest
+
+from app import jobs
+from app.resources import Resources
+from tests.conftest import Client
+
+START = {"zone": "HK-001", "plate": "30A-123.45", "vehicle_class": "car", "payment_method": "card", "minutes": 60}
+
+
+@pytest.fixture
+def statements(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What this thread's connection was asked to execute."""
+    seen: list[str] = []
+    execute = psycopg.Cursor.execute
+
+    def counted(cursor, query, *args, **kwargs):
+        seen.append(query if isinstance(query, str) else str(query))
+        return execute(cursor, query, *args, **kwargs)
+
+    resources.catalogue.stop()  # whose own look once a second is no request's
+    monkeypatch.setattr(psycopg.Cursor, "execute", counted)
+    return seen
+
+
+def test_start_and_stop_are_one_statement_each(client: Client, statements: list[str]):
+    client.get("/readyz")
+    statements.clear()
+    session = client.post("/v1/sessions", json=START, role="driver", key="k").json
+    assert len(statements) == 1 and "start_session" in statements[0]
+    statements.clear()
+    assert client.post(f"/v1/sessions/{session['id']}/stop", json={}, role="driver", key="s").json["state"] == "ended"
+    assert len(statements) == 1 and "stop_session" in statements[0] and "record_due" in statements[0]
+
+
+def test_refused_and_repeated_starts_are_one_statement_too(client: Client, statements: list[str]):
+    client.post("/v1/sessions", json=START, role="driver", key="k")
+    statements.clear()
+    client.post("/v1/sessions", json=START, role="driver", key="k")
+    client.post("/v1/sessions", json=START, role="driver-1", key="other")
+    assert len(statements) == 2
+
+
+def test_check_is_two_statements_at_most(client: Client, statements: list[str]):
+    sighting = {"plate": "30A-123.45", "vehicle_class": "car", "zone": "HK-001"}
+    body = sighting | {"captured_at": "2026-10-14T08:00:00+07:00"}
+    assert client.post("/v1/enforcement/checks", json=body, role="warden").status_code == 201
+    assert len(statements) <= 2
+
+
+def test_map_and_quote_ask_postgresql_nothing_while_redis_knows(
+    client: Client, resources: Resources, statements: list[str]
+):
+    jobs.reconcile(resources)
+    statements.clear()
+    assert len(client.get("/v1/zones?limit=1000").json["features"]) >= 151
+    quote = {"zone": "HK-001", "vehicle_class": "car", "start": "2026-10-14T08:00:00+07:00", "minutes": 60}
+    assert client.post("/v1/quotes", json=quote, role="driver").status_code == 200
+    assert statements == []
+
+
+def test_map_without_redis_is_one_statement(lonely_client: Client, statements: list[str]):
+    statements.clear()
+    assert len(lonely_client.get("/v1/zones?limit=1000").json["features"]) >= 151
+    assert len(statements) == 1
