@@ -52,8 +52,8 @@ def environment(stack: Stack, deep: bool) -> dict[str, str]:
 
 def _pytest(arguments: Sequence[str]) -> list[str]:
     alone = any(argument in ("-s", "--pdb") or argument.startswith("-n") or "::" in argument for argument in arguments)
-    # Tests that share servers which take seconds to start are a group (xdist_group), so that one worker runs them all.
-    spread = [] if alone else ["-n", str(os.cpu_count() or 1), "--dist", "loadgroup"]
+    # By file: tests of one file may share servers that take seconds to start.
+    spread = [] if alone else ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
     return [sys.executable, "-m", "pytest", *spread, *arguments]
 
 

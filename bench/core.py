@@ -97,8 +97,8 @@ def _measure_rounds(site: Site, plan: Plan, threads: int, began: float, say: Say
     rounds: list[dict[str, Measured]] = []
     with serving(reference), serving(service):
         loads = [*site.loads_of_reference(reference), *site.loads_of(service)]
-        for load in loads:  # connections made, statements prepared, caches filled
-            site.measure(load, plan.warm_seconds, plan.warm_seconds)
+        for load in loads if plan.warm_seconds else ():
+            site.warm(load, 2 * plan.warm_seconds)
         while len(rounds) < plan.rounds and time.monotonic() - began < plan.limit_seconds:
             rounds.append(_measure_round(site, plan, loads, len(rounds), say))
     if not rounds:

@@ -21,6 +21,7 @@ sessions = Blueprint(
     "sessions", __name__, url_prefix="/v1/sessions", description="Parking sessions of the driver who asks"
 )
 PAGE = 50
+ID_PARAMETER = {"name": "session_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
 
 
 class StartSchema(Schema):
@@ -75,6 +76,14 @@ class SessionPageSchema(Schema):
     sessions = fields.List(fields.Nested(SessionSchema), required=True)
 
 
+def read_id(text: str) -> UUID:
+    """A session's id from the path. Raises BadParameter."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise BadParameter([{"field": "session_id", "rule": "must be a UUID"}]) from None
+
+
 def session_json(session: Session) -> dict[str, Any]:
     """A session as SessionSchema documents it."""
     return {
@@ -105,7 +114,7 @@ def start(body: dict[str, Any]) -> Response:
     return answer(session_json(session), 201)
 
 
-@sessions.route("/<uuid:session_id>/extend", methods=["POST"])
+@sessions.route("/<session_id>/extend", methods=["POST"], parameters=[ID_PARAMETER])
 @sessions.allow("driver")
 @sessions.repeatable
 @sessions.arguments(ExtendSchema)
@@ -114,15 +123,13 @@ def start(body: dict[str, Any]) -> Response:
 @sessions.refusals(
     errors.UnknownSession, errors.SessionEnded, errors.SessionExpired, errors.NotPrepaid, errors.MaxStayExceeded
 )
-def extend(body: dict[str, Any], session_id: UUID) -> Response:
+def extend(body: dict[str, Any], session_id: str) -> Response:
     """Add prepaid minutes to a running session."""
-    client, minutes = g.identity.subject, body["minutes"]
-    return answer_once(
-        body, lambda connection: session_json(parking.extend(resources(), connection, session_id, client, minutes))
-    )
+    wanted = (read_id(session_id), g.identity.subject, body["minutes"])
+    return answer_once(body, lambda connection: session_json(parking.extend(resources(), connection, *wanted)))
 
 
-@sessions.route("/<uuid:session_id>/stop", methods=["POST"])
+@sessions.route("/<session_id>/stop", methods=["POST"], parameters=[ID_PARAMETER])
 @sessions.allow("driver")
 @sessions.repeatable
 @sessions.arguments(StopSchema)
@@ -130,20 +137,20 @@ def extend(body: dict[str, Any], session_id: UUID) -> Response:
 @sessions.refusals(MalformedBody, BadBody)
 @sessions.refusals(errors.UnknownSession, errors.SessionEnded, errors.SessionExpired, errors.StoppedInFuture)
 @sessions.refusals(errors.StoppedBeforeStart, errors.StoppedTooLate)
-def stop(body: dict[str, Any], session_id: UUID) -> Response:
+def stop(body: dict[str, Any], session_id: str) -> Response:
     """Stop a session now, or as of `stopped_at`."""
     now = resources().clock.now()
-    call = StopCall(session_id, g.identity.subject, body["stopped_at"], now, idempotency_key())
+    call = StopCall(read_id(session_id), g.identity.subject, body["stopped_at"], now, idempotency_key())
     return answer(session_json(parking.stop(resources(), call)))
 
 
-@sessions.route("/<uuid:session_id>", methods=["GET"])
+@sessions.route("/<session_id>", methods=["GET"], parameters=[ID_PARAMETER])
 @sessions.allow("driver")
 @sessions.response(200, SessionSchema)
-@sessions.refusals(errors.UnknownSession)
-def find(session_id: UUID) -> Response:
+@sessions.refusals(BadParameter, errors.UnknownSession)
+def find(session_id: str) -> Response:
     """One session as it is now."""
-    return answer(session_json(parking.find(resources(), session_id, g.identity.subject)))
+    return answer(session_json(parking.find(resources(), read_id(session_id), g.identity.subject)))
 
 
 @sessions.route("", methods=["GET"])

@@ -21,7 +21,7 @@ def assert_problem(answer, status: int, code: str) -> None:
     ("method", "path", "kwargs", "status", "code"),
     [
         ("GET", "/nowhere", {}, 404, "not_found"),
-        ("GET", "/v1/sessions/not-a-uuid", {"role": "driver"}, 404, "not_found"),
+        ("GET", "/v1/sessions/not-a-uuid", {"role": "driver"}, 400, "invalid_parameter"),
         ("DELETE", "/v1/zones", {}, 405, "method_not_allowed"),
         ("POST", "/v1/sessions", {"data": b"{", "content_type": "application/json"}, 400, "malformed_body"),
         ("POST", "/v1/sessions", {"data": b"\xff\xfe", "content_type": "application/json"}, 400, "malformed_body"),

@@ -13,7 +13,7 @@ from bench import core
 from bench.load import Client
 
 SHORT = core.Plan(
-    rounds=1, seconds=1, warm_seconds=1, workers=1, threads=(2,), trials=1, trial_seconds=1,
+    rounds=1, seconds=1, warm_seconds=0, workers=1, threads=(2,), trials=1, trial_seconds=1,
     client=Client(connections=4, threads=1, pgbench_connections=2),
 )  # fmt: skip
 FIGURES = ("rps", "p50_ms", "p95_ms", "p99_ms", "cpu_us")

@@ -77,7 +77,6 @@ class TestStartAndStop:
         assert redis.Redis.from_url(stack.redis_url).config_get("bind") == {"bind": "127.0.0.1"}
 
 
-@pytest.mark.xdist_group("stack_access")
 class TestAccess:
     @pytest.fixture(scope="class")
     def stack(self) -> Iterator[Stack]:

@@ -25,9 +25,6 @@ PATIENCE = 60  # seconds; a loaded machine starts slowly
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-# One worker runs them all, one after the other: they share a database, and the first two classes a running service.
-pytestmark = pytest.mark.xdist_group("stack_up")
-
 
 def environment(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in OURS}
