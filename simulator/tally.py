@@ -13,6 +13,7 @@ from simulator.convert import Report
 from simulator.trace import Event, Header
 
 SHOW_EVERY = 2_000
+WIDTH = 120  # of a table that goes into a file or a pipe
 
 
 class Tally:
@@ -93,7 +94,9 @@ def conversion_text(done: Report, output: str) -> str:
 
 def print_audit(found: Mapping[str, Any]) -> None:
     """An audit's figures by district, what it found wrong, and the verdict on the last line."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = WIDTH
     table = Table(title="by district (synthetic)", title_justify="left")
     for name in ("code", "name", "sessions", "peak", "revenue, VND", "p50 ms", "p95 ms", "p99 ms"):
         table.add_column(name, justify="left" if name in ("code", "name") else "right")

@@ -139,7 +139,8 @@ def _document_refusals(doc: dict[str, Any], doc_info: dict[str, Any], **kwargs: 
         by_status.setdefault(str(status), []).append(f"`{code}`: {title}")
     answers = {status: _problem_answer("; ".join(facts)) for status, facts in by_status.items()}
     answers["default"] = _problem_answer("Any other refusal: 405, 413, 415, 500")
-    kept = {status: held for status, held in doc.get("responses", {}).items() if str(status) not in answers}
+    kept = {str(status): held for status, held in doc.get("responses", {}).items()}
+    # Keys are texts: a view may document more of one status (flask-smorest merges what `doc` says after this).
     return doc | {"responses": kept | answers}
 
 

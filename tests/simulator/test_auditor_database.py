@@ -1,23 +1,27 @@
-"""The auditor against the real service on real PostgreSQL and Redis: silent after a true run, loud after each tampering."""
+"""The auditor against the real service on real PostgreSQL and Redis: silent after a true run, loud after tampering."""
 
+import os
 import shutil
-import threading
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import urlopen
 
 import psycopg
 import pytest
-from werkzeug.serving import WSGIRequestHandler, make_server
+from redis import Redis
 
-from app import create_app
-from app.config import Settings
-from app.resources import Resources, make_resources
+from app.stack.ports import choose_free
 from simulator.auditor import Audit, audit
-from simulator.replay import replay
+from simulator.replay import Plan, replay
+from tests.conftest import ROOT, copy_of
 from tests.simulator.runs import START, event, plan
 
-SPEED = 60.0
+SPEED = 100.0
 TRAFFIC = [
     *(event(n * 2.0, f"v{n}", "start", "HK-001") for n in range(1, 9)),
     event(20.0, "v9", "start", "HK-001", minutes=60),
@@ -31,64 +35,92 @@ TRAFFIC = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _no_need_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulator.auditor.interface.QUIET_SECONDS", 0.2)
+TABLES = ("active_session", "parking_session", "parking_check", "zone_occupancy", "payment")
 
 
-@pytest.fixture
-def resources(database_url: str, redis_url: str, keys_path: Path) -> Iterator[Resources]:
-    """The service's resources with a clock that runs sixty times as fast, from a second from now."""
-    anchor = datetime.now(UTC) + timedelta(seconds=1)
-    clock = {"clock_start": datetime.fromisoformat(START), "clock_speed": SPEED, "clock_anchor": anchor}
-    held = make_resources(Settings(database_url, redis_url, keys_path, "simulation", **clock))  # type: ignore[arg-type]
-    yield held
-    held.catalogue.stop()
-    held.engine.dispose()
-    held.redis.close()
+@pytest.fixture(scope="module")
+def database(worker_id: str) -> Iterator[str]:
+    """A city of this module's own."""
+    yield from copy_of("city", f"{worker_id}_auditor")
 
 
-class KeepAlive(WSGIRequestHandler):
-    """A thread a connection, not a request: each thread has a connection to PostgreSQL of its own."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log(self, *_: object) -> None:
-        """Nothing: pytest would keep a line for each request."""
+@pytest.fixture(scope="module")
+def copies_url() -> str:
+    """A Redis database that no worker empties; its keys carry the database's id."""
+    return urlunsplit(urlsplit(os.environ["IPARKING_TEST_REDIS_URL"])._replace(path="/15"))
 
 
-@pytest.fixture
-def service(resources: Resources) -> Iterator[str]:
-    """The service's address."""
-    server = make_server(
-        "127.0.0.1", 0, create_app(resources.settings, resources), threaded=True, request_handler=KeepAlive
-    )
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join(10)
-    server.server_close()
+@pytest.fixture(scope="module")
+def service(database: str, copies_url: str, keys_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the real service on that city, with a fast clock; without the jobs, so that nothing heals."""
+    port = choose_free()
+    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "IPARKING_DATABASE_URL": database,
+        "IPARKING_REDIS_URL": copies_url,
+        "IPARKING_KEYS": str(keys_path),
+        "IPARKING_ENV": "simulation",
+        "IPARKING_CLOCK_START": START,
+        "IPARKING_CLOCK_SPEED": str(SPEED),
+        "IPARKING_CLOCK_ANCHOR": datetime.now(UTC).isoformat(),
+    }
+    with (tmp_path_factory.mktemp("service") / "log").open("w") as log:
+        child = subprocess.Popen(
+            [*command, "--blocking-threads", "4", "wsgi:application"], env=environment, cwd=ROOT, stdout=log, stderr=log
+        )
+        try:
+            wait_until_ready(f"http://127.0.0.1:{port}/readyz", child)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            child.terminate()
+            child.wait(20)
+
+
+def wait_until_ready(url: str, child: "subprocess.Popen[bytes]") -> None:
+    until = time.monotonic() + 60
+    while child.poll() is None and time.monotonic() < until:
+        try:
+            with urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(f"the service is not ready (it ended with {child.poll()})")
+
+
+@pytest.fixture(scope="module")
+def played(service: str, database: str, keys_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """The traffic was replayed; what the database holds of it is saved."""
+    intended = plan(tmp_path_factory.mktemp("played"), service, TRAFFIC, align="now")
+    shutil.copy(keys_path, intended.keys)
+    replay(intended)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA saved")
+        for table in TABLES:
+            connection.execute(f"CREATE TABLE saved.{table} AS TABLE {table}")
+    return intended
 
 
 Examine = Callable[..., Audit]
 
 
 @pytest.fixture
-def examine(service: str, database_url: str, keys_path: Path, tmp_path: Path) -> Examine:
-    """Replay the traffic; then `examine(statement)` tampers with the database and audits."""
-    intended = plan(tmp_path, service, TRAFFIC, limit=4)
-    shutil.copy(keys_path, intended.keys)
-    replay(intended)
+def examine(played: Plan, database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Examine]:
+    """`examine(statement, ...)` tampers with the database and audits; afterwards all is as it was."""
+    monkeypatch.setattr("simulator.auditor.interface.QUIET_SECONDS", 0.0)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")  # past the triggers that would refuse it
 
-    def run(*statements: str) -> Audit:
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            connection.execute("SET session_replication_role = replica")  # past the triggers that would refuse it
+        def run(*statements: str) -> Audit:
             for statement in statements:
                 connection.execute(statement)
-        return audit([intended.answers], intended.keys, database_url=database_url)
+            return audit([played.answers], played.keys, database_url=database)
 
-    return run
+        yield run
+        for table in TABLES:
+            connection.execute(f"DELETE FROM {table}")
+            connection.execute(f"INSERT INTO {table} SELECT * FROM saved.{table}")
 
 
 def test_a_true_run_has_no_divergences(examine: Examine) -> None:
@@ -98,7 +130,7 @@ def test_a_true_run_has_no_divergences(examine: Examine) -> None:
     assert found.verdict.compared["sessions in PostgreSQL"] == len(found.book.sessions) == 12
     assert found.verdict.compared["payments"] == 4
     revenue = {row["code"]: row["revenue"] for row in found.districts}
-    assert revenue["002"] == sum(session.fee or 0 for session in found.book.sessions.values()) + 25_000
+    assert revenue["002"] == sum(session.fee or 0 for session in found.book.sessions.values()) + 30_000
 
 
 @pytest.mark.parametrize(
@@ -128,7 +160,8 @@ def test_a_session_that_nobody_started_is_found(examine: Examine) -> None:
     stranger = """INSERT INTO active_session SELECT (jsonb_populate_record(a, '{"plate": "30A-777.77",
         "id": "01900000-0000-7000-8000-000000000000", "idempotency_key": "x"}')).* FROM active_session a
         WHERE plate = '30A-000.13'"""
-    counted = "UPDATE zone_occupancy SET occupied = occupied + 1, version = version + 1 WHERE zone_code = 'HK-001' AND vehicle_class = 'car'"
+    counted = """UPDATE zone_occupancy SET occupied = occupied + 1, version = version + 1
+        WHERE zone_code = 'HK-001' AND vehicle_class = 'car'"""
     found = examine(stranger, counted)
     assert found.verdict.by_kind["unknown"] == 2  # in the API and in PostgreSQL
 
@@ -142,25 +175,30 @@ def test_a_payment_for_nobody_is_found(examine: Examine) -> None:
 def test_a_second_charge_for_one_session_is_found(examine: Examine) -> None:
     again = """INSERT INTO payment (id, session_id, client, method, amount, currency, state, created_at)
         SELECT gen_random_uuid(), session_id, client, method, amount, currency, state, created_at FROM payment"""
-    found = examine("ALTER TABLE payment DROP CONSTRAINT payment_session_id_key", again)
-    try:
-        assert found.verdict.by_kind == {"payment": 4}
-    finally:
-        examine("DELETE FROM payment", "ALTER TABLE payment ADD CONSTRAINT payment_session_id_key UNIQUE (session_id)")
+    assert examine("ALTER TABLE payment DROP CONSTRAINT payment_session_id_key", again).verdict.by_kind == {
+        "payment": 4
+    }
 
 
-def test_a_wrong_copy_in_redis_is_found(examine: Examine, resources: Resources) -> None:
-    for key in resources.redis.keys("*{HK-001}:count:car"):
-        version, _, capacity, next_over = resources.redis.get(key).decode().split(" ")  # type: ignore[union-attr]
-        resources.redis.set(key, f"{int(version) + 1} 0 {capacity} {next_over}")
-    found = examine()
+def test_a_wrong_copy_in_redis_is_found(examine: Examine, copies_url: str, database: str) -> None:
+    with psycopg.connect(database) as connection:
+        oid = connection.execute("SELECT oid FROM pg_database WHERE datname = current_database()").fetchone()
+    assert oid is not None
+    with Redis.from_url(copies_url) as redis:
+        (key,) = redis.keys(f"*-{oid[0]}-*{{HK-001}}:count:car")  # type: ignore[misc]
+        right = redis.get(key)
+        version, _, capacity, _ = right.decode().split(" ")  # type: ignore[union-attr]
+        redis.set(key, f"{int(version) + 1} 0 {capacity} ")  # with no next_over, it is believed for ever
+        found = examine()
+        redis.set(key, right)  # type: ignore[arg-type]
     assert found.verdict.by_kind["count"] > 0
     assert found.verdict.by_kind["consistency"] == 1
 
 
-def test_the_auditor_changes_nothing(examine: Examine, database_url: str) -> None:
-    query = "SELECT xact_commit, tup_inserted + tup_updated + tup_deleted FROM pg_stat_database WHERE datname = current_database()"
-    with psycopg.connect(database_url, autocommit=True) as connection:
+def test_the_auditor_changes_nothing(examine: Examine, database: str) -> None:
+    query = """SELECT xact_commit, tup_inserted + tup_updated + tup_deleted FROM pg_stat_database
+        WHERE datname = current_database()"""
+    with psycopg.connect(database, autocommit=True) as connection:
         before = connection.execute(query).fetchone()
         examine()
         after = connection.execute(query).fetchone()

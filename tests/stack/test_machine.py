@@ -35,6 +35,7 @@ def answer(url: str, query: str) -> object:
 @contextmanager
 def listening(port: int) -> Iterator[None]:
     with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # whoever had it before may just have closed it
         server.bind(("127.0.0.1", port))
         server.listen()
         yield

@@ -96,25 +96,24 @@ def test_machine_without_apt_is_told_what_is_missing(project: Path) -> None:
     assert "no apt-get" in done.stderr
 
 
-def test_venv_is_made_once_by_two_at_once_and_remade_where_half_made(project: Path) -> None:
+def test_half_made_venv_is_remade_once_by_two_at_once(project: Path) -> None:
     python = system_python()
     if python is None:
         pytest.skip("no Python with venv for an unprivileged user")
     path = machine_with(project, *BASICS)
     (Path(path) / "python3").symlink_to(python)
+    half_made = project / ".venv" / "bin" / "python"  # as if it had been killed before the end: there is no stamp
+    half_made.parent.mkdir(parents=True)
+    half_made.write_text("")
+    if NOBODY:
+        for place in (half_made.parent.parent, half_made.parent, half_made):
+            os.chown(place, 65534, 65534)
     env = {"PATH": path, "HOME": str(project)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     both = [subprocess.Popen([project / "iparking", "status", n], env=env, **pipes, **NOBODY) for n in "12"]
     outputs = [process.communicate(timeout=120) for process in both]
-    assert [out for out, _ in outputs] == ["ran status 1\n", "ran status 2\n"]
+    assert [out for out, _ in outputs] == ["ran status 1\n", "ran status 2\n"], outputs
     assert sum("making .venv" in err for _, err in outputs) == 1
 
     again = run(project, path, "status")
     assert (again.returncode, again.stdout, again.stderr) == (0, "ran status\n", "")
-
-    (project / ".venv" / ".stamp").unlink()  # as if it had been killed before the end
-    (project / ".venv" / "lib").rename(project / ".venv" / "gone")
-    remade = run(project, path, "status")
-    assert remade.stdout == "ran status\n"
-    assert "making .venv" in remade.stderr
-    assert not (project / ".venv" / "gone").exists()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from app.stack import Stack, clock_environment
 from app.stack.ports import choose_free, is_free
 from app.stack.processes import wait_until, working_in
 from app.stack.up import down, status
@@ -21,6 +22,7 @@ from tests.stack.test_machine import listening
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OURS = ("IPARKING_DATABASE_URL", "IPARKING_REDIS_URL", "IPARKING_ENV")
+START = datetime.fromisoformat("2026-03-02T07:00:00+07:00")
 PATIENCE = 60  # seconds; a loaded machine starts slowly
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -129,21 +131,39 @@ def test_up_takes_over_from_one_that_was_killed(run: Run, port: int, home: Path)
     down(home)
 
 
-def test_foreground_simulation_ends_with_an_interrupt_and_its_clock_goes_on(run: Run, port: int, home: Path) -> None:
+def test_foreground_simulation_has_its_clock_and_ends_with_an_interrupt(port: int, home: Path) -> None:
     clock = {"IPARKING_CLOCK_START": "2026-03-02T07:00:00+07:00", "IPARKING_CLOCK_SPEED": "60"}
     command = [sys.executable, "-m", "app.cli", "up", "--port", str(port), "--workers", "1", "--env", "simulation"]
-    nows = []
-    for _ in range(2):
-        with subprocess.Popen(command, env=environment(home) | clock, stderr=subprocess.PIPE, text=True) as service:
-            assert service.stderr is not None
-            assert f"serving on http://127.0.0.1:{port}" in service.stderr.readline()
-            nows.append(datetime.fromisoformat(get(port, "/healthz")["now"]))
-            service.send_signal(signal.SIGINT)
-            assert service.wait(PATIENCE) == 0
-        assert processes(home) == {}
-    start = datetime.fromisoformat(clock["IPARKING_CLOCK_START"])
-    # Stopping and starting takes a real second at least, which is a minute there.
-    assert start < nows[0] < nows[0] + timedelta(minutes=1) < nows[1] < start + timedelta(hours=12)
+    with subprocess.Popen(command, env=environment(home) | clock, stderr=subprocess.PIPE, text=True) as service:
+        assert service.stderr is not None
+        assert service.stderr.readline().startswith(f"serving on http://127.0.0.1:{port}")
+        health = get(port, "/healthz")
+        service.send_signal(signal.SIGINT)
+        assert service.wait(PATIENCE) == 0
+    assert processes(home) == {}
+    assert health["clock"]["speed"] == 60.0
+    assert START < datetime.fromisoformat(health["now"]) < START + timedelta(hours=12)
+
+
+@pytest.mark.parametrize(
+    ("changed", "goes_on"),
+    [
+        ({}, True),
+        ({"speed": 2.0}, False),
+        ({"start": START + timedelta(seconds=1)}, False),
+        ({"database": "other"}, False),
+        ({"fresh": True}, False),
+    ],
+)
+def test_clock_goes_on_after_a_restart_unless_another_one_is_asked_for(
+    home: Path, changed: dict[str, Any], goes_on: bool
+) -> None:
+    stack = Stack(home, {})
+    asked = {"database": "clocked", "start": START, "speed": 60.0}
+    first = clock_environment(stack, **asked, fresh=True)
+    assert datetime.fromisoformat(first["IPARKING_CLOCK_ANCHOR"]).tzinfo is not None
+    second = clock_environment(stack, **{**asked, **changed})
+    assert (first["IPARKING_CLOCK_ANCHOR"] == second["IPARKING_CLOCK_ANCHOR"]) is goes_on
 
 
 def test_taken_port_ends_in_one_line(run: Run, port: int, home: Path) -> None:

@@ -31,7 +31,7 @@ CREATE OR REPLACE FUNCTION sum_occupancy(
           FROM event WINDOW line AS (PARTITION BY place, vehicle_class ORDER BY at)
     )
     SELECT width_bucket(at, p_bounds), place, vehicle_class,
-           (sum(standing * extract(epoch FROM until - at)) FILTER (WHERE until > at) * 1000000)::bigint,
+           sum(CASE WHEN until > at THEN standing * (extract(epoch FROM until - at) * 1000000)::bigint ELSE 0 END)::bigint,
            max(standing)::integer, sum(arrivals)::bigint, sum(departures)::bigint
       FROM level GROUP BY 1, 2, 3
 $$;
