@@ -38,7 +38,7 @@ class PositionSchema(Schema):
 
 
 class SightingSchema(Schema):
-    """`zone` or `position`; a stated zone goes before the position. `captured_at` is at most 24 hours back."""
+    """`zone` or `position`; a stated zone goes before the position."""
 
     plate = plate(required=True)
     vehicle_class = vehicle_class(
@@ -101,5 +101,12 @@ def run_check(connection: psycopg.Connection, body: dict[str, Any]) -> dict[str,
 @enforcement.refusals(MalformedBody, BadBody, errors.InvalidPlate, errors.ClassNotServed, errors.UnknownZone)
 @enforcement.refusals(errors.CapturedInFuture, errors.CapturedTooLate)
 def make_check(body: dict[str, Any]) -> Response:
-    """Check whether a vehicle may stand where it was seen; the check is stored."""
+    """Check whether a vehicle may stand where it was seen; the check is stored.
+
+    `paid`: a session ran at `captured_at` in the stated zone, or in one that the position's circle touches. `grace`: one
+    there ended less than 5 minutes before. `wrong_zone`: one in another zone ran. `expired`: one there ended less than 24
+    hours before, or is an overstay. `unpaid`: none of these. `outside_zones`: the position touches no zone.
+
+    `captured_at` may be 10 seconds ahead of the service's clock, and must be less than 24 hours back.
+    """
     return answer_once(body, lambda connection: run_check(connection, body), 201)

@@ -45,8 +45,7 @@ class Cursor(fields.Field[Position]):
 
 
 class ReportQuery(Schema):
-    """`from` and `to` are half-open; at most 31 days by 15m and 1h, 366 days by 1d. Buckets begin with Hanoi's hours
-    and days; the first and the last are cut to `from` and `to`."""
+    """Which zones, which span, how finely, and where the page begins."""
 
     start = QueryInstant(required=True, data_key="from")
     end = QueryInstant(required=True, data_key="to")
@@ -69,8 +68,7 @@ class ReportQuery(Schema):
 
 
 class RowSchema(Schema):
-    """`zone` is null where a row is about a whole district. `complete` is false while figures may still change: until
-    15 minutes after `to`, when the last late stops have come in."""
+    """What rows of all reports begin with. `zone` is null where a row is about a whole district."""
 
     district = fields.String(required=True)
     zone = fields.String(required=True, allow_none=True)
@@ -81,8 +79,7 @@ class RowSchema(Schema):
 
 
 class OccupancyRowSchema(RowSchema):
-    """`occupancy` is occupied ÷ capacity minutes: may pass 1, null without capacity or before the bucket begins.
-    Vehicles count up to now; capacity is today's, over the whole bucket."""
+    """How full a zone or district was in a bucket."""
 
     occupied_minutes = fields.Float(required=True)
     capacity_minutes = fields.Float(required=True)
@@ -178,7 +175,15 @@ def cursor_of(position: Position) -> str:
 @reports.response(200, OccupancySchema)
 @reports.refusals(BadParameter, errors.UnknownZone, errors.UnknownDistrict)
 def occupancy(wanted: dict[str, Any]) -> Response:
-    """How full zones or districts were, bucket by bucket."""
+    """How full zones or districts were, bucket by bucket.
+
+    Vehicles count from their start until their place was given back, and until now while they stand; capacity is today's,
+    over the whole bucket. `occupancy` is occupied ÷ capacity minutes: may pass 1, null without capacity or before the
+    bucket begins. `complete` is false while late stops may still change a row: until 15 minutes after its end.
+
+    Buckets begin with Hanoi's hours and days; the first and the last are cut to `from` and `to` (half-open), which are at
+    most 31 days apart by 15m and 1h, 366 by 1d. With `Accept: text/csv` the rows come as CSV. A `Link` leads on.
+    """
     question = question_of(wanted)
     page = metrics.occupancy(resources().connections.get(), question)
     return page_of(question, page, OccupancyRowSchema, occupancy_json)
@@ -191,7 +196,11 @@ def occupancy(wanted: dict[str, Any]) -> Response:
 @reports.response(200, RevenueSchema)
 @reports.refusals(BadParameter, errors.UnknownZone, errors.UnknownDistrict)
 def revenue(wanted: dict[str, Any]) -> Response:
-    """What was charged in zones or districts, bucket by bucket."""
+    """What was charged in zones or districts, bucket by bucket.
+
+    A session is charged when it ends: stopped, or its time over in an advisory zone. `sessions` counts those. Buckets,
+    pages, `complete` and CSV are as for occupancy.
+    """
     question = question_of(wanted)
     page = metrics.revenue(resources().connections.get(), question)
     return page_of(question, page, RevenueRowSchema, revenue_json)

@@ -128,7 +128,7 @@ class FakeService:
     def answer(self, action: str, request: web.Request, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         client = request.headers["Authorization"]
         if action == "check":
-            return 201, {"id": str(uuid.uuid4()), "verdict": "paid"}
+            return 201, self.check(body)
         if action == "start":
             status, document = self.begin(client, body)
         else:
@@ -137,6 +137,38 @@ class FakeService:
         if self.fault is not None and status < 400:
             self.fault(action, document)
         return status, document
+
+    def check(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Paid, or not: the traffic of the tests has no other."""
+        at = microseconds(body["captured_at"])
+        mine = [s for s in self.sessions.values() if (s["plate"], s["zone"]) == (body["plate"], body["zone"])]
+        runs = [s for s in mine if s["began"] <= at < min(self.over_at(s), s["ended"] or self.over_at(s))]
+        verdict, session = ("paid", runs[0]["id"]) if runs else ("unpaid", None)
+        facts = {"plate": body["plate"], "zone": body["zone"], "captured_at": body["captured_at"]}
+        return {"id": str(uuid.uuid4()), "verdict": verdict, "session": session, "expired_for_seconds": None, **facts}
+
+    def gone_at(self, session: dict[str, Any]) -> float:
+        if session["ended"] is not None:
+            return float(session["ended"])
+        return float("inf") if ZONES[session["zone"]]["admission"] == "strict" else float(self.over_at(session))
+
+    async def report(self, request: web.Request) -> web.Response:
+        before = microseconds(request.query["to"])
+        rows = [self.row(vehicle_class, before) for vehicle_class in ("car", "motorbike")]
+        return web.json_response({"rows": rows})
+
+    def row(self, vehicle_class: str, before: int) -> dict[str, Any]:
+        mine = [s for s in self.sessions.values() if s["vehicle_class"] == vehicle_class and s["began"] < before]
+        gone = [s for s in mine if self.gone_at(s) < before]
+        instants = [s["began"] for s in mine]
+        standing = [sum(s["began"] <= at < self.gone_at(s) for s in mine) for at in instants]
+        minutes = sum(min(before, self.gone_at(s)) - s["began"] for s in mine) / MINUTE
+        revenue = sum(fee("core", vehicle_class, s["began"], int(self.gone_at(s))) for s in gone)
+        return {
+            "district": DISTRICT, "vehicle_class": vehicle_class, "sessions": len(gone), "arrivals": len(mine),
+            "revenue": {"amount": revenue, "currency": "VND"}, "departures": len(gone),
+            "peak_occupied": max(standing, default=0), "occupied_minutes": round(minutes, 3),
+        }  # fmt: skip
 
     async def health(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "now": rfc3339(self.now()), "clock": {"speed": self.speed}})
@@ -182,6 +214,7 @@ class FakeService:
                 web.get("/v1/zones/{code}/availability", self.free),
                 web.get("/v1/sessions", self.history),
                 web.get("/v1/admin/consistency", self.consistency),
+                web.get("/v1/reports/{name}", self.report),
                 web.post("/v1/sessions", self.post),
                 web.post("/v1/sessions/{id}/{action}", self.post),
                 web.post("/v1/enforcement/checks", self.post),

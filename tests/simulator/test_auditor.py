@@ -24,10 +24,10 @@ MORNING = [
     event(40.0, "v1", "stop"),
     event(50.0, "v3", "stop", "STR-1"),
     event(55.0, "v2", "check"),
-    event(90.0, "v5", "stop"),  # its minute is over
     event(95.0, "v7", "start", "STR-1"),  # where v3 stood
     event(99.0, "w8", "start", vehicle_class="motorbike", plate="29-AB 123.45"),
 ]
+LATE_STOP = event(180.0, "v5", "stop")  # its minute is over
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def kinds(found: Audit) -> set[str]:
 
 
 def test_a_right_service_has_no_divergences(tmp_path: Path) -> None:
-    found = play(tmp_path, FakeService(speed=100))
+    found = play(tmp_path, FakeService(speed=100), [*MORNING, LATE_STOP])
     assert found.verdict.kept == []
     assert found.book.codes == {"zone_full": 1, "session_expired": 1}
     assert found.book.errors == 0
@@ -75,7 +75,7 @@ def test_a_right_service_has_no_divergences(tmp_path: Path) -> None:
 
 def test_figures_by_district_come_from_the_book(tmp_path: Path) -> None:
     """v1 and v3 were stopped, v5 ran out: an hour of 25,000 each. Cars at once: v1-v5, of 5 bays."""
-    found = play(tmp_path, FakeService(speed=100))
+    found = play(tmp_path, FakeService(speed=100), [*MORNING, LATE_STOP])
     (row,) = found.districts
     assert row["sessions"] == 7
     assert row["revenue"] == 3 * 25_000

@@ -14,7 +14,7 @@ from app.database import sqlalchemy_url
 from billing import plans
 from billing.rates import RateTable, price
 from simulator.answers import Answer, Clock, RunHeader, ZoneFacts, microseconds, rfc3339
-from simulator.auditor import prices, rules
+from simulator.auditor import checks, prices, rules
 from simulator.auditor.districts import charged, peak
 from simulator.auditor.model import Book
 from simulator.auditor.outcome import expected
@@ -212,8 +212,8 @@ def test_an_advisory_session_is_over_at_the_end_of_its_time() -> None:
     assert expected(opened, one, one.over_at - 1) == ("running", None, 25_000)
     assert expected(opened, one, one.over_at) == ("expired", one.over_at, 25_000)
     assert not opened.standing(one, one.over_at)
-    assert charged(opened, one, one.over_at - 1) == 0
-    assert charged(opened, one, one.over_at) == 25_000
+    assert charged(opened, one, one.over_at) == 0
+    assert charged(opened, one, one.over_at + 1) == 25_000
     assert opened.verdict.kept == []
 
 
@@ -328,3 +328,82 @@ def test_another_citys_areas_are_noted_and_not_priced() -> None:
     opened = settled(started(elsewhere))
     assert opened.verdict.kept == []
     assert opened.verdict.notes == ["no price for a car in berlin"]
+
+
+# --- wardens --------------------------------------------------------------------------------------------------------
+
+
+def seen(opened: Book, minutes: float, verdict: str, of: str | None, over: int | None = None, **more: Any) -> Book:
+    """The book with one answered check: seen at so many business minutes after seven."""
+    at_business = SEVEN + round(minutes * MINUTE)
+    body = {
+        "id": "c1", "plate": "30A-000.01", "zone": "Z", "verdict": verdict, "session": of, "expired_for_seconds": over,
+        "captured_at": rfc3339(at_business),
+    }  # fmt: skip
+    opened.take(answer("check", more.pop("sent", minutes), 201, body, captured_at=at_business, **more))
+    return settled(opened)
+
+
+def stopped_after_an_hour() -> Book:
+    opened = started(ADVISORY)
+    ended = {"state": "ended", "ended_at": rfc3339(SEVEN + round(60.2 * MINUTE))}
+    opened.take(answer("stop", 60.0, 200, session(0.2, **ended), session="s1"))
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("opened", "minutes", "verdict", "of", "over"),
+    [
+        (started(ADVISORY), 30.0, "paid", "s1", None),
+        (started(ADVISORY, 60), 60.1, "paid", "s1", None),
+        (started(ADVISORY, 60), 60.2, "grace", "s1", 0),  # half-open: at its end a session runs no more
+        (started(ADVISORY, 60), 65.1, "grace", "s1", 294),
+        (started(ADVISORY, 60), 65.2, "expired", "s1", 300),
+        (started(STRICT, 60), 90.2, "expired", "s1", 1800),
+        (stopped_after_an_hour(), 59.0, "paid", "s1", None),
+        (stopped_after_an_hour(), 62.2, "grace", "s1", 120),
+        (stopped_after_an_hour(), 90.2, "expired", "s1", 1800),
+        (book(), 30.0, "unpaid", None, None),
+    ],
+)
+def test_a_warden_is_told_what_the_sessions_say(
+    opened: Book, minutes: float, verdict: str, of: str | None, over: int | None
+) -> None:
+    assert seen(opened, minutes, verdict, of, over).verdict.kept == []
+
+
+@pytest.mark.parametrize(
+    ("minutes", "verdict", "of", "over"),
+    [(30.0, "unpaid", None, None), (30.0, "paid", "s2", None), (65.2, "grace", "s1", 300), (65.2, "expired", "s1", 1)],
+)
+def test_a_wrong_verdict_is_found(minutes: float, verdict: str, of: str | None, over: int | None) -> None:
+    assert seen(started(ADVISORY, 60), minutes, verdict, of, over).verdict.by_kind == {"check": 1}
+
+
+def test_a_session_in_another_zone_is_the_wrong_zone() -> None:
+    opened = started(ADVISORY)
+    opened.header.zones["Y"] = ADVISORY
+    elsewhere = answer("check", 30.0, 201, {}, zone="Y", captured_at=SEVEN + 30 * MINUTE)
+    opened.close()
+    assert checks.possible(opened, elsewhere, SEVEN + 30 * MINUTE) == {checks.Expected("wrong_zone", "s1", None)}
+
+
+@pytest.mark.parametrize("verdict", ["paid", "grace"])
+def test_a_check_that_met_the_stop_may_be_answered_either_way(verdict: str) -> None:
+    """The stop was under way while the warden asked, about an instant just after it.
+
+    stop    sent 60 |------| answered 60.5        ended at 60.2
+    check      sent 60.3 |------|                 seen at 60.25
+    """
+    of, over = ("s1", None) if verdict == "paid" else ("s1", 3)
+    assert seen(stopped_after_an_hour(), 60.25, verdict, of, over, sent=60.3).verdict.kept == []
+
+
+def test_a_check_that_met_an_extend_may_be_answered_either_way() -> None:
+    opened = started(ADVISORY, 60)
+    longer = session(0.2, minutes=90, fee={"amount": 50_000, "currency": "VND"})
+    opened.take(answer("extend", 60.0, 200, longer, session="s1", minutes=30))
+    opened.close()
+    warden = answer("check", 60.3, 201, {}, captured_at=SEVEN + round(60.25 * MINUTE))
+    found = checks.possible(opened, warden, SEVEN + round(60.25 * MINUTE))
+    assert {one.verdict for one in found} == {"paid", "grace"}
