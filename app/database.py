@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from weakref import WeakSet
 
 import psycopg
 from alembic import command
@@ -50,6 +51,7 @@ class ThreadConnections:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._local = threading.local()
+        self._open: WeakSet[psycopg.Connection] = WeakSet()
 
     def get(self) -> psycopg.Connection:
         """This thread's connection, made anew if the last one broke. Raises psycopg.OperationalError."""
@@ -62,7 +64,13 @@ class ThreadConnections:
                 connect_timeout=self._settings.connect_timeout_seconds,
                 options=_server_options(self._settings),
             )
+            self._open.add(connection)
         return connection
+
+    def close(self) -> None:
+        """Close the connections of all threads, once none uses them any more."""
+        for connection in list(self._open):
+            connection.close()
 
 
 # A dump restored elsewhere gets a new database oid, a recovery or a promoted replica a new timeline: a new id each.

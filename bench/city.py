@@ -27,8 +27,11 @@ def running(connection: psycopg.Connection, drivers: Sequence[str], most: int) -
 
 
 def boxes(features: Sequence[dict[str, Any]], number: int = ZONES_IN_BOX) -> list[str]:
-    """Four boxes (west,south,east,north) with exactly `number` zones each, which the south, north, west and east of the
-    city fill. Raises BenchError where the city has fewer zones."""
+    """Four boxes (west,south,east,north) with exactly `number` zones each: those farthest south, north, west and east.
+
+    A side of each lies outside the city and ends in %06d: whatever digits are put there, the zones stay the same.
+    Raises BenchError where the city has fewer zones.
+    """
     if len(features) <= number:
         raise BenchError(f"the city has {len(features)} zones; a map of {number} needs more")
     bounds = [_bounds(feature) for feature in features]
@@ -36,13 +39,12 @@ def boxes(features: Sequence[dict[str, Any]], number: int = ZONES_IN_BOX) -> lis
     east, north = (max(bound[side] for bound in bounds) + 0.001 for side in (2, 3))
     least = [_between(sorted(bound[side] for bound in bounds), number) for side in (0, 1)]
     most = [_between(sorted((bound[side] for bound in bounds), reverse=True), number) for side in (2, 3)]
-    found = [
-        (west, south, east, least[1]),
-        (west, most[1], east, north),
-        (west, south, least[0], north),
-        (most[0], south, east, north),
+    return [
+        f"{west:.4f}%06d,{south:.4f},{east:.4f},{least[1]:.7f}",
+        f"{west:.4f}%06d,{most[1]:.7f},{east:.4f},{north:.4f}",
+        f"{west:.4f}%06d,{south:.4f},{least[0]:.7f},{north:.4f}",
+        f"{most[0]:.7f},{south:.4f},{east:.4f}%06d,{north:.4f}",
     ]
-    return [",".join(f"{figure:.7f}" for figure in box) for box in found]
 
 
 def _between(sides: Sequence[float], number: int) -> float:

@@ -73,14 +73,14 @@ class Site:
         self._file("zones", self.zones)
         paths = [f"/v1/zones?bbox={box}" for box in city.boxes(_features(f"{service.url}/v1/zones?limit=1000"))]
         for path in paths:
-            if len(_features(service.url + path)) != city.ZONES_IN_BOX:
-                raise BenchError(f"{path} does not answer with {city.ZONES_IN_BOX} zones")
+            if len(_features(service.url + path % 0)) != city.ZONES_IN_BOX:
+                raise BenchError(f"{path % 0} does not answer with {city.ZONES_IN_BOX} zones")
         start = Load("start", service, "start", self._start_arguments, "SELECT count(*) FROM active_session")
         stop = Load(
             "stop", service, "stop", lambda seconds: self._stop_arguments(start, seconds),
             "SELECT count(*) FROM parking_session",
         )  # fmt: skip
-        return [start, stop, Load("map", service, "get", lambda _: paths)]
+        return [start, stop, Load("map", service, "map", lambda seconds: [*self._take_numbers(seconds), *paths])]
 
     def loads_of_reference(self, server: Reference) -> list[Load]:
         """The loads of the reference application, which must run."""

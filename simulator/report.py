@@ -97,7 +97,7 @@ def print_replay(figures: dict[str, Any], out: TextIO = sys.stdout) -> None:
     for name in ("lag", "service", "response"):
         times = figures[f"{name}_ms"]
         table.add_row(name, *(f"{times[key]:.1f}" for key in ("p50", "p95", "p99", "max")))
-    console = Console(file=out)
+    console = Console(file=out, highlight=False, soft_wrap=True)
     console.print(table)
     console.print(
         f"{figures['requests']:,} requests in {figures['seconds']:.1f} s ({figures['requests_per_second']:.0f}/s), "
@@ -119,8 +119,9 @@ def invalid_latency(figures: dict[str, Any]) -> str:
 
 
 def print_demo(found: dict[str, Any], out: TextIO = sys.stdout) -> None:
-    """A demo's result: the table by district, the times, the verdict."""
-    console = Console(file=out, highlight=False)
+    """A demo's result: the table by district, the times, the verdict. `peak` is the highest occupancy, cars divided by
+    bays."""
+    console = Console(file=out, highlight=False, soft_wrap=True)
     console.print(_districts(found))
     refused = ", ".join(f"{count} {code}" for code, count in found["refusals_by_code"].items()) or "none"
     lag, response = found["lag_ms"], found["response_ms"]
@@ -146,9 +147,9 @@ def print_demo(found: dict[str, Any], out: TextIO = sys.stdout) -> None:
 
 def _districts(found: dict[str, Any]) -> Table:
     table = Table(title=f"Hanoi, {found['date']}, 07:00 to 10:00 ({SYNTHETIC})", title_justify="left")
-    table.add_column("district")
-    for name in ("sessions", "peak occupancy", "revenue, VND", "p50 ms", "p95 ms", "p99 ms"):
-        table.add_column(name, justify="right")
+    table.add_column("district", no_wrap=True)
+    for name in ("sessions", "peak", "revenue VND", "p50 ms", "p95 ms", "p99 ms"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in found["districts"]:
         times = (f"{row[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
         table.add_row(

@@ -210,7 +210,7 @@ def resources(database_url: str, redis_url: str, keys_path: Path, clock: Stepped
     yield held
     held.catalogue.stop()
     held.engine.dispose()
-    held.connections.get().close()
+    held.connections.close()
     held.redis.close()
 
 

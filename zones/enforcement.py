@@ -115,7 +115,7 @@ def check(
     readings = read_plate(sighting.plate, sighting.vehicle_class)
     check_instant(sighting.captured_at, received_at)
     candidates = [place.code for place in _candidates(places, sighting)]
-    stays = _stays(connection, places, readings, sighting.captured_at) if candidates else []
+    stays = _stays(connection, readings, sighting.captured_at) if candidates else []
     made = _check(sighting, readings, judge(candidates, stays, sighting.captured_at), received_at)
     _store(connection, client, sighting, made, received_at)
     return made
@@ -178,30 +178,12 @@ def judge(candidates: Sequence[str], stays: Sequence[Stay], at: datetime) -> Fin
     return Finding("unpaid", "no_session", candidates[0])
 
 
-def _stays(connection: psycopg.Connection, places: Places, readings: list[tuple[str, str]], at: datetime) -> list[Stay]:
+def _stays(connection: psycopg.Connection, readings: list[tuple[str, str]], at: datetime) -> list[Stay]:
     """The sessions of these vehicles that say something about `at`."""
     texts, classes = [text for text, _ in readings], [vehicle_class for _, vehicle_class in readings]
-    query = """SELECT id, zone_code, plate, vehicle_class, started_at, over_at, gone_at
+    query = """SELECT id, zone_code, plate, vehicle_class, started_at, LEAST(over_at, gone_at), gone_at
         FROM sessions_about(%s::text[], %s::text[], %s::timestamptz, %s::interval)"""
-    rows = connection.execute(query, (texts, classes, at, REACH)).fetchall()
-    return [_stay(places, *row) for row in rows]
-
-
-def _stay(
-    places: Places,
-    session_id: UUID,
-    zone: str,
-    plate: str,
-    vehicle_class: str,
-    started_at: datetime,
-    over_at: datetime | None,
-    gone_at: datetime | None,
-) -> Stay:
-    """A strict zone's past session without minutes keeps no over_at: its time was over at the zone's maximum stay."""
-    if over_at is None and zone in places.by_code:
-        over_at = started_at + timedelta(minutes=places.by_code[zone].max_stay_minutes)
-    known = [instant for instant in (over_at, gone_at) if instant is not None]
-    return Stay(session_id, zone, plate, vehicle_class, started_at, min(known), gone_at)
+    return [Stay(*row) for row in connection.execute(query, (texts, classes, at, REACH)).fetchall()]
 
 
 def _check(sighting: Sighting, readings: list[tuple[str, str]], found: Finding, received_at: datetime) -> Check:

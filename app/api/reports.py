@@ -177,12 +177,14 @@ def cursor_of(position: Position) -> str:
 def occupancy(wanted: dict[str, Any]) -> Response:
     """How full zones or districts were, bucket by bucket.
 
-    Vehicles count from their start until their place was given back, and until now while they stand; capacity is today's,
-    over the whole bucket. `occupancy` is occupied ÷ capacity minutes: may pass 1, null without capacity or before the
-    bucket begins. `complete` is false while late stops may still change a row: until 15 minutes after its end.
+    Vehicles count from their start until their place was given back, and until now while they stand; capacity is
+    today's, over the whole bucket. `occupancy` is occupied ÷ capacity minutes: may pass 1, null without capacity or
+    before the bucket begins. `complete` is false while late stops may still change a row: until 15 minutes after its
+    end.
 
-    Buckets begin with Hanoi's hours and days; the first and the last are cut to `from` and `to` (half-open), which are at
-    most 31 days apart by 15m and 1h, 366 by 1d. With `Accept: text/csv` the rows come as CSV. A `Link` leads on.
+    Buckets begin with Hanoi's hours and days; the first and the last are cut to `from` and `to` (half-open), which are
+    at most 31 days apart by 15m and 1h, 366 by 1d. With `Accept: text/csv` the rows come as CSV. A `Link` header leads
+    to the next page.
     """
     question = question_of(wanted)
     page = metrics.occupancy(resources().connections.get(), question)

@@ -65,7 +65,8 @@ def prepare(root: Path) -> Folders:
     root.mkdir(parents=True, exist_ok=True)
     refuse_foreign(root)
     for folder in (root / "log", root / "run"):
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o700)
     user = run_user(root / "data")
     data = _data_folder(root, user)
     return Folders(root, data, _socket_folder(root, data, user), user)
@@ -82,8 +83,9 @@ def run_user(data: Path) -> RunUser:
     """Who runs the servers: the caller, or where that is root, the owner of the data, `postgres` or `nobody`."""
     if os.geteuid() != 0:
         return RunUser(_user_name(os.geteuid()), os.geteuid(), os.getegid(), switch=False)
-    names = [_user_name(data.stat().st_uid)] if data.exists() and data.stat().st_uid else []
-    for name in [*names, "postgres", "nobody"]:
+    if data.exists() and data.stat().st_uid:
+        return RunUser(_user_name(data.stat().st_uid), data.stat().st_uid, data.stat().st_gid, switch=True)
+    for name in ("postgres", "nobody"):
         try:
             entry = pwd.getpwnam(name)
         except KeyError:

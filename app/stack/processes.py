@@ -17,6 +17,7 @@ from pathlib import Path
 from app.stack.errors import StackError
 
 POLL_SECONDS = 0.02
+LARGEST_LOG = 20_000_000  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,14 @@ class Process:
                 os.kill(self.pid, number)
 
     def stop(self, number: int = signal.SIGTERM, patience: float = 10.0) -> None:
-        """Ask it to end with signal `number`; kill what is left of its session after `patience` seconds."""
+        """Ask it to end with signal `number`; kill it after `patience` seconds, and what is left of its session."""
         self.send(number)
-        wait_until(lambda: not self.is_alive(), patience)
+        if not wait_until(lambda: not self.is_alive(), patience):
+            self.send(signal.SIGKILL)
         for pid in self.members():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if not wait_until(lambda: not self.members(), patience):
+        if not wait_until(lambda: not self.is_alive() and not self.members(), patience):
             raise StackError(f"{self.name} (process {self.pid}) does not end, even killed")
 
 
@@ -169,6 +171,13 @@ def replace_file(path: Path, text: str, mode: int = 0o600) -> None:
         raise
 
 
+def rotate(log: Path, largest: int = LARGEST_LOG) -> None:
+    """Put a long log aside as `<name>.1`, in place of the one put aside before."""
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > largest:
+            log.replace(f"{log}.1")
+
+
 def spawn(
     arguments: Sequence[str | os.PathLike[str]],
     log: Path,
@@ -180,6 +189,7 @@ def spawn(
     """Start a program in a session of its own that writes to `log` and holds no other descriptor of the caller.
 
     `user` holds the arguments of subprocess that make it run as another one (RunUser.popen_arguments)."""
+    rotate(log)
     with open(log, "ab") as output:
         return subprocess.Popen(
             arguments,

@@ -141,7 +141,6 @@ class Server:
         }
 
     def _start(self, part: str) -> None:
-        rotate(self.log(part))
         child = spawn(self._commands()[part], self.log(part), environment=self._environment(), folder=PROJECT)
         child.returncode = 0  # it is watched by its record, and may outlive this process: no warning, no wait
         process = identify(f"{self.name}-{part}", child.pid)
@@ -232,10 +231,3 @@ def clock_environment(
         "IPARKING_CLOCK_SPEED": str(kept["speed"]),
         "IPARKING_CLOCK_ANCHOR": str(kept["anchor"]),
     }
-
-
-def rotate(log: Path, largest: int = 20_000_000) -> None:
-    """Put a long log aside as `<name>.1`, in place of the one put aside before."""
-    with contextlib.suppress(FileNotFoundError):
-        if log.stat().st_size > largest:
-            log.replace(f"{log}.1")

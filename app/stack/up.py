@@ -18,8 +18,8 @@ from typing import Any
 from app.stack.errors import StackError
 from app.stack.machine import PROJECT, Stack
 from app.stack.postgres import reason
-from app.stack.processes import Process, Records, identify, replace_file, spawn, wait_until
-from app.stack.serving import Server, clock_environment, prepare_database, rotate
+from app.stack.processes import Process, Records, identify, replace_file, rotate, spawn, wait_until
+from app.stack.serving import Server, clock_environment, prepare_database
 
 SUPERVISOR = "up"
 SERVING = "serving.json"
@@ -72,7 +72,7 @@ def run(root: Path, options: Options, say: Say) -> None:
         if not first:
             _join_running(root, options, say)
             return
-        with _stopping() as ending, Stack(root) as stack:
+        with _stopping() as ending, _recorded(root), Stack(root) as stack:
             _serve(stack, options, ending, say)
 
 
@@ -128,11 +128,11 @@ def status(root: Path) -> dict[str, Any]:
 
 
 def _serve(stack: Stack, options: Options, ending: threading.Event, say: Say) -> None:
-    records = stack.records
-    records.write(identify(SUPERVISOR, os.getpid()))
     server = make_server(stack, options)
     try:
         prepare_database(stack, options.database)
+        if ending.is_set():
+            return
         server.start()
         found = _describe(server, options)
         replace_file(stack.root / SERVING, json.dumps(found, indent=2) + "\n")
@@ -141,7 +141,6 @@ def _serve(stack: Stack, options: Options, ending: threading.Event, say: Say) ->
     finally:
         (stack.root / SERVING).unlink(missing_ok=True)
         server.stop()
-        records.remove(SUPERVISOR)
 
 
 def make_server(stack: Stack, options: Options) -> Server:
@@ -214,12 +213,29 @@ class Watch:
 
 
 @contextlib.contextmanager
+def _recorded(root: Path) -> Iterator[None]:
+    """Lets `down` find this process."""
+    records = Records(root / "run")
+    records.write(identify(SUPERVISOR, os.getpid()))
+    try:
+        yield
+    finally:
+        records.remove(SUPERVISOR)
+
+
+@contextlib.contextmanager
 def _stopping() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set in place of ending the process."""
+    """An event that the first SIGINT, SIGTERM or SIGHUP sets; a second one interrupts whatever is going on."""
     ending = threading.Event()
+
+    def end(*_: object) -> None:
+        if ending.is_set():
+            raise KeyboardInterrupt
+        ending.set()
+
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for number in before:
-        signal.signal(number, lambda *_: ending.set())
+        signal.signal(number, end)
     try:
         yield ending
     finally:

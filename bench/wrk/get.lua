@@ -1,17 +1,8 @@
--- GET of several paths in turn.
--- Arguments: the paths.
+-- GET of one path, the same each time.
+-- Arguments: the path.
 
 require("common")
 
 function init(args)
-   requests = {}
-   for i = 1, #args do
-      requests[i] = wrk.format("GET", args[i])
-   end
-   turn = number
-end
-
-function request()
-   turn = turn % #requests + 1
-   return requests[turn]
+   wrk.path = args[1]
 end

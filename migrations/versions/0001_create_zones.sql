@@ -134,6 +134,7 @@ CREATE TABLE parking_session (
     started_at        timestamptz NOT NULL,
     minutes           integer,
     ends_at           timestamptz,
+    over_at           timestamptz NOT NULL,   -- when its time was over, or would have been
     ended_at          timestamptz NOT NULL,
     ended_by          text NOT NULL CHECK (ended_by IN ('driver', 'expiry', 'restart')),
     received_at       timestamptz NOT NULL,

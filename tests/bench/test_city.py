@@ -21,11 +21,11 @@ def square(place: tuple[int, int], number: int) -> dict[str, Any]:
 places = st.tuples(st.integers(0, 500), st.integers(0, 500))
 
 
-@given(st.lists(places, min_size=6, max_size=40, unique=True), st.integers(1, 5))
-def test_each_box_meets_exactly_as_many_zones_as_asked(zones: list[tuple[int, int]], number: int) -> None:
+@given(st.lists(places, min_size=6, max_size=40, unique=True), st.integers(1, 5), st.integers(0, 999_999))
+def test_each_box_meets_exactly_as_many_zones_as_asked(zones: list[tuple[int, int]], number: int, digits: int) -> None:
     features = [square(place, n) for n, place in enumerate(zones)]
     for text in city.boxes(features, number):
-        bounds = box(*map(float, text.split(",")))
+        bounds = box(*map(float, (text % digits).split(",")))
         assert sum(shape(feature["geometry"]).intersects(bounds) for feature in features) == number
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from rate_examples import hanoi
+from tests.billing.rate_examples import hanoi
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 

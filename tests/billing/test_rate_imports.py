@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from rate_examples import CORE, MONTH, hanoi
+from tests.billing.rate_examples import CORE, MONTH, hanoi
 from sqlalchemy import Connection, Engine, func, select, text
 
 from billing import imports, plans

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from rate_examples import CORE, MOTORBIKE, hanoi, rates
+from tests.billing.rate_examples import CORE, MOTORBIKE, hanoi, rates
 from sqlalchemy import Connection, Engine, create_engine, insert, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from rate_examples import CORE, MONTH, MOTORBIKE, US, hanoi
+from tests.billing.rate_examples import CORE, MONTH, MOTORBIKE, US, hanoi
 
 from billing.errors import NoRate
 from billing.rates import RateTable, Step, price

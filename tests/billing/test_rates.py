@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-import rate_oracle
+from tests.billing import rate_oracle
 from hypothesis import example, given
 from hypothesis import strategies as st
-from rate_examples import CORE, HANOI, MONTH, MOTORBIKE, US, hanoi, lengths, rates, starts
+from tests.billing.rate_examples import CORE, HANOI, MONTH, MOTORBIKE, US, hanoi, lengths, rates, starts
 
 from billing.rates import Rate, Step, fee_steps, price
 

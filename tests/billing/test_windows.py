@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from hypothesis import given
 from hypothesis import strategies as st
-from rate_examples import US, ZONES, starts
+from tests.billing.rate_examples import US, ZONES, starts
 
 from billing.windows import DAY, Windows, cuts, instant, microseconds, months
 

@@ -9,10 +9,10 @@ CREATE OR REPLACE FUNCTION close_session(
 BEGIN
     DELETE FROM active_session a WHERE a.plate = s.plate AND a.vehicle_class = s.vehicle_class;
     INSERT INTO parking_session (
-        id, plate, vehicle_class, client, idempotency_key, zone_code, admission, started_at, minutes, ends_at, ended_at,
-        ended_by, received_at, payment_method, rate_version, fee, stop_key, stop_requested_at)
+        id, plate, vehicle_class, client, idempotency_key, zone_code, admission, started_at, minutes, ends_at,
+        over_at, ended_at, ended_by, received_at, payment_method, rate_version, fee, stop_key, stop_requested_at)
     VALUES (s.id, s.plate, s.vehicle_class, s.client, s.idempotency_key, s.zone_code, s.admission, s.started_at, s.minutes,
-            s.ends_at, p_ended_at, p_ended_by, p_received_at, s.payment_method, s.rate_version, p_fee, p_stop_key,
+            s.ends_at, s.over_at, p_ended_at, p_ended_by, p_received_at, s.payment_method, s.rate_version, p_fee, p_stop_key,
             p_stop_requested_at);
     IF s.counted THEN
         RETURN QUERY

@@ -1,6 +1,6 @@
 -- The sessions of some vehicles that may say something about an instant: begun by then, and not gone for p_reach.
 -- In:  plates and their classes, pairwise; the instant; how far back an ended session still counts.
--- Out: over_at is when its time was over (NULL where one in a strict zone ran until it was stopped, maybe as an overstay),
+-- Out: over_at is when its time was over, or would have been;
 --      gone_at when the vehicle gave its place back (NULL where it stands there still).
 -- The sessions of one vehicle do not overlap: of those begun before the reach, only the last can end within it.
 CREATE OR REPLACE FUNCTION sessions_about(
@@ -15,12 +15,12 @@ CREATE OR REPLACE FUNCTION sessions_about(
              FROM active_session a
             WHERE a.plate = v.plate AND a.vehicle_class = v.vehicle_class AND a.started_at <= p_at
             UNION ALL
-           SELECT p.id, p.zone_code, p.started_at, CASE WHEN p.admission = 'strict' THEN p.ends_at ELSE p.ended_at END, p.ended_at
+           SELECT p.id, p.zone_code, p.started_at, p.over_at, p.ended_at
              FROM parking_session p
             WHERE p.plate = v.plate AND p.vehicle_class = v.vehicle_class
               AND p.started_at <= p_at AND p.started_at > p_at - p_reach
             UNION ALL
-          (SELECT p.id, p.zone_code, p.started_at, CASE WHEN p.admission = 'strict' THEN p.ends_at ELSE p.ended_at END, p.ended_at
+          (SELECT p.id, p.zone_code, p.started_at, p.over_at, p.ended_at
              FROM parking_session p
             WHERE p.plate = v.plate AND p.vehicle_class = v.vehicle_class AND p.started_at <= p_at - p_reach
             ORDER BY p.started_at DESC LIMIT 1)

@@ -1,0 +1,118 @@
+"""The command line: help, exit codes, and JSON that stands alone on standard output."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app import cli
+
+VERBS = ["up", "down", "status", "demo", "test", "db upgrade", "import", "simulate", "rebuild", "bench core"]
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    database_url: str,
+    redis_url: str,
+) -> Run:
+    """Runs the command line in this process on the test's servers: exit code, output, errors."""
+    monkeypatch.setenv("IPARKING_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("IPARKING_DATABASE_URL", database_url)
+    monkeypatch.setenv("IPARKING_REDIS_URL", redis_url)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["iparking", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help_with_an_example(run: Run, verb: str) -> None:
+    code, out, _ = run(*verb.split(), "--help")
+    assert code == 0
+    assert f"./iparking {verb} [OPTIONS]" in out
+    assert "Example:" in out
+    assert f"./iparking {verb}" in out.partition("Example:")[2]
+
+
+def test_help_lists_every_verb(run: Run) -> None:
+    _, out, _ = run("--help")
+    listed = {line.split()[0] for line in out.partition("Commands:")[2].splitlines() if line.strip()}
+    assert {verb.split()[0] for verb in VERBS} <= listed
+
+
+@pytest.mark.parametrize("arguments", [("fly",), ("up", "--port", "0"), ("up", "--port", "x"), ("import", "zones")])
+def test_wrong_arguments_exit_with_2(run: Run, arguments: tuple[str, ...]) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "Error: " in err
+
+
+def test_bad_records_are_listed_and_nothing_is_imported(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "districts.csv"
+    file.write_text("code,name,geometry\n901,Somewhere,\n,Nowhere,\n")
+    code, out, _ = run("import", "districts", file)
+    assert code == 1
+    lines = out.splitlines()
+    assert lines[0].split() == ["where", "id", "field", "rule"]
+    assert any(line.split()[:5] == ["line", "2", "901", "geometry", "missing_field"] for line in lines)
+    assert lines[-1].startswith("nothing was imported: ")
+
+    code, out, _ = run("import", "districts", file, "--json")
+    found = json.loads(out)
+    assert code == 1
+    assert found["imported"] is False
+    assert {"where": "line 2", "id": "901", "field": "geometry", "rule": "missing_field"}.items() <= found["records"][
+        0
+    ].items()
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("districts", "zones/data/districts.geojson"),
+        ("zones", "zones/data/zones.geojson"),
+        ("rates", "billing/data/rates.csv"),
+    ],
+)
+def test_import_of_what_is_there_changes_nothing(run: Run, kind: str, file: str) -> None:
+    code, out, err = run("import", kind, Path(__file__).parents[2] / file, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["imported"] is True
+    assert found["written"] == []
+    assert found["unchanged"] > 0
+
+
+def test_rebuild_copies_every_count(run: Run) -> None:
+    code, out, err = run("rebuild", "--json")
+    assert code == 0, err
+    assert json.loads(out)["copies"] > 150
+
+
+def test_missing_server_ends_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPARKING_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    code, out, err = run("rebuild")
+    assert (code, out) == (1, "")
+    assert err.startswith("iparking: ")
+    assert err.count("\n") == 1
+
+
+def test_clock_without_offset_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPARKING_CLOCK_START", "2026-03-02T07:00:00")
+    code, _, err = run("up", "--env", "simulation")
+    assert code == 1
+    assert err == "iparking: IPARKING_CLOCK_START: the offset is missing\n"
