@@ -27,7 +27,6 @@ def create_app(settings: Settings, resources: Resources | None = None) -> Flask:
     app.extensions["iparking_map"] = Map(held)
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body_bytes, **documents.OPENAPI)
     app.url_map.strict_slashes = False
-    app.before_request(errors.refuse_other_media)
     api = documents.Api(app)
     errors.register(app)  # after flask-smorest, whose own handler it replaces
     monitoring.measure(app)

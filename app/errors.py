@@ -152,12 +152,6 @@ def _http_problem(error: HTTPException) -> Response:
     return answer
 
 
-def refuse_other_media() -> None:
-    """Before each request: a body must say that it is JSON (webhooks, which may not, come with their own rule)."""
-    if request.content_length and not request.is_json and request.method in ("POST", "PUT", "PATCH"):
-        raise UnsupportedMedia("send Content-Type: application/json")
-
-
 def register(app: Flask) -> None:
     """Answer every error of the application as a problem."""
     for kind in PROBLEMS:

@@ -1,5 +1,6 @@
 """What schemas of several resources share: instants, money, identifiers, refusals as documents."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -43,12 +44,15 @@ class Instant(fields.AwareDateTime):
         return instant.astimezone(UTC)
 
 
+_CONTROL = re.compile("[\x00-\x1f\ud800-\udfff]")
+
+
 class PlainText(fields.String):
     """Text without control characters (PostgreSQL keeps no NUL) and without unpaired surrogates."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text = super()._deserialize(value, attr, data, **kwargs)
-        if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in text):
+        if _CONTROL.search(text):
             raise ValidationError("must not contain control characters")
         return str(text)
 

@@ -44,7 +44,7 @@ class RunUser:
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """The folders of one stack, all of them present. `data` and `sockets` are real paths, links resolved."""
+    """The folders of one stack. `data` and `sockets` are real paths, links resolved."""
 
     root: Path
     data: Path
@@ -60,14 +60,19 @@ class Folders:
         return self.root / "run"
 
 
-def prepare(root: Path) -> Folders:
-    """Make what is missing of the folders under `root`. Raises StackError where it belongs to somebody else."""
+def prepare(root: Path, servers: bool = True) -> Folders:
+    """Make what is missing of the folders under `root`; those of the servers only where some are to run.
+
+    Raises StackError where the folder belongs to somebody else.
+    """
     root.mkdir(parents=True, exist_ok=True)
     refuse_foreign(root)
     for folder in (root / "log", root / "run"):
         folder.mkdir(exist_ok=True)
         folder.chmod(0o700)
     user = run_user(root / "data")
+    if not servers:
+        return Folders(root, root / "data", root / "socket", user)
     data = _data_folder(root, user)
     return Folders(root, data, _socket_folder(root, data, user), user)
 

@@ -45,7 +45,8 @@ class Stack:
         self.root = Path(root or default_root())
         self.given_database = environment.get("IPARKING_DATABASE_URL") or None
         self.given_redis = environment.get("IPARKING_REDIS_URL") or None
-        self.folders: Folders = prepare(self.root)
+        all_given = self.given_database is not None and self.given_redis is not None
+        self.folders: Folders = prepare(self.root, servers=not all_given)
         self._use: Any = None
 
     def __enter__(self) -> Self:

@@ -140,7 +140,7 @@ class TestGivenServers:
             assert answer(url, "SELECT current_database()") == "made_there"
             assert answer(other.reader_url("made_there"), "SHOW default_transaction_read_only") == "on"
         assert None not in running(stack).values()
-        assert not (open_folder / "other" / "data" / "postgres").exists()
+        assert not (open_folder / "other" / "data").exists()
 
     def test_server_that_lets_nobody_make_databases_is_named(self, stack: Stack, open_folder: Path) -> None:
         given = {"IPARKING_DATABASE_URL": stack.create_database("city")}
