@@ -1,37 +1,19 @@
-"""The web and the wiring: `create_app` makes the Flask application from its settings."""
+"""The web and the wiring: `create_app` makes the Flask application from its settings.
 
-from flask import Flask
+What it needs is loaded when it is called: the command line lives in this package too, and is to start at once.
+"""
 
-from app import errors
-from app.api import documents, enforcement, monitoring, operations, quotes, reports, sessions, zones
-from app.availability import Map
-from app.config import Settings
-from app.resources import Resources, make_resources
+from typing import TYPE_CHECKING
 
-BLUEPRINTS = (
-    monitoring.monitoring,
-    zones.zones,
-    quotes.quotes,
-    sessions.sessions,
-    enforcement.enforcement,
-    reports.reports,
-    operations.operations,
-)
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from app.config import Settings
+    from app.resources import Resources
 
 
-def create_app(settings: Settings, resources: Resources | None = None) -> Flask:
+def create_app(settings: "Settings", resources: "Resources | None" = None) -> "Flask":
     """The application. `resources` replaces what would be made from the settings (tests bring a clock of their own)."""
-    app = Flask("app", static_folder=None)
-    held = resources or make_resources(settings)
-    app.extensions["iparking"] = held
-    app.extensions["iparking_map"] = Map(held)
-    app.config.update(MAX_CONTENT_LENGTH=settings.max_body_bytes, **documents.OPENAPI)
-    app.url_map.strict_slashes = False
-    api = documents.Api(app)
-    errors.register(app)  # after flask-smorest, whose own handler it replaces
-    monitoring.measure(app)
-    for blueprint in BLUEPRINTS:
-        api.register_blueprint(blueprint)
-    documents.register(app, api)
-    held.catalogue.keep_fresh()
-    return app
+    from app import factory
+
+    return factory.create_app(settings, resources)

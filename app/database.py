@@ -5,8 +5,6 @@ from pathlib import Path
 from weakref import WeakSet
 
 import psycopg
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import make_url
 
@@ -22,6 +20,9 @@ def sqlalchemy_url(url: str) -> str:
 
 def upgrade(url: str) -> None:
     """Bring the database at `url` (libpq) to the newest schema and install its functions. Safe to repeat."""
+    from alembic import command  # only an upgrade needs it, and it takes long to load
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("sqlalchemy.url", sqlalchemy_url(url).replace("%", "%%"))

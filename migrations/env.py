@@ -3,6 +3,7 @@
 The functions are not versioned: they belong to the code that calls them and are replaced at every upgrade.
 """
 
+import re
 from collections.abc import Iterator
 from importlib import resources
 
@@ -11,6 +12,10 @@ from sqlalchemy import Connection, create_engine, pool, text
 
 # Two upgrades at once (two containers that start together) run one after the other.
 UPGRADE_LOCK = 7_264_001
+# A function whose result has another shape cannot be replaced; one whose arguments changed would stand there twice.
+FUNCTIONS = text(
+    "SELECT oid::regprocedure::text FROM pg_proc WHERE proname = :name AND pronamespace = current_schema()::regnamespace"
+)
 
 
 def function_sources() -> Iterator[str]:
@@ -28,6 +33,9 @@ def migrate(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": UPGRADE_LOCK})
         context.run_migrations()
         for source in function_sources():
+            for name in re.findall(r"^CREATE OR REPLACE FUNCTION (\w+)", source, re.MULTILINE):
+                for signature in connection.execute(FUNCTIONS, {"name": name}).scalars().all():
+                    connection.exec_driver_sql(f"DROP FUNCTION {signature}")
             connection.exec_driver_sql(source.replace("%", "%%"))
 
 

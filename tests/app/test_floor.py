@@ -83,7 +83,7 @@ def test_health_readiness_and_metrics(client: Client):
     assert health == {"status": "ok", "now": "2026-10-14T08:00:00.000+07:00", "clock": {"speed": 1.0}}
     ready = client.get("/readyz")
     assert ready.status_code == 200 and set(ready.json["checks"].values()) == {"ok"}
-    assert 'iparking_requests_total{method="GET",route="/healthz",status="200"}' in client.get("/metrics").text
+    assert 'iparking_request_seconds_count{method="GET",route="/healthz",status="200"}' in client.get("/metrics").text
 
 
 def test_document_is_served_with_a_page(client: Client):

@@ -29,7 +29,11 @@ ZONES: dict[str, dict[str, Any]] = {
 @dataclass
 class FakeService:
     """State and faults. `fault(action, document)` may change an answer, `drop` cuts the connection of the first tries
-    of a key."""
+    of a key, `freeze` is what the whole service waits for at request number `freeze_at`.
+
+    What depends on how requests follow each other is told here, because on a busy machine requests that are due one
+    after the other meet: those in `order` (action and plate) are taken up in that order, and the stops of the plates in
+    `late` once their time is over."""
 
     start: str = "2026-11-23T07:00:00+07:00"
     speed: float = 100.0
@@ -39,16 +43,23 @@ class FakeService:
     drop: set[str] = field(default_factory=set)
     unavailable: set[str] = field(default_factory=set)
     freeze_at: int = 0
-    freeze_seconds: float = 0.0
+    freeze: Callable[[], object] | None = None
+    order: list[tuple[str, str]] = field(default_factory=list)
+    late: set[str] = field(default_factory=set)
     sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
     by_key: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     charged: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.anchor = time.time() + self.lead
+        self.anchor: float | None = None
+        self.thawed = 0.0  # by the monotonic clock, as the replayer's
+        self.turn = asyncio.Condition()
 
     def now(self) -> int:
+        """The business instant. The clock stands at `lead` real seconds before the start when it is first looked at."""
+        if self.anchor is None:
+            self.anchor = time.time() + self.lead
         exact = microseconds(self.start) + round((time.time() - self.anchor) * self.speed * 1e6)
         return exact // MILLISECOND * MILLISECOND
 
@@ -111,19 +122,34 @@ class FakeService:
         action = request.match_info.get("action", "start" if request.path.endswith("sessions") else "check")
         self.requests.append((action, key))
         body = await request.json()
-        if self.freeze_at and len(self.requests) == self.freeze_at:
-            time.sleep(self.freeze_seconds)  # the whole service stands still, as a stop-the-world pause would make it
+        if self.freeze is not None and len(self.requests) == self.freeze_at:
+            self.freeze()  # the whole service stands still, as a stop-the-world pause would make it
+            self.thawed = time.monotonic()
         if key in self.unavailable:
             self.unavailable.discard(key)
             return web.json_response({"code": "unavailable"}, status=503, headers={"Retry-After": "0"})
-        if key not in self.by_key:
-            self.by_key[key] = self.answer(action, request, body)
+        await self.answer_once(key, action, request, body)
         if key in self.drop:
             self.drop.discard(key)
             assert request.transport is not None
             request.transport.close()
         status, document = self.by_key[key]
         return web.json_response(document, status=status)
+
+    async def answer_once(self, key: str, action: str, request: web.Request, body: dict[str, Any]) -> None:
+        """The key's first request is answered when it is its turn; any other finds that answer."""
+        session = self.sessions.get(request.match_info.get("id", ""))
+        step = action, body["plate"] if session is None else session["plate"]
+        while action == "stop" and session and session["plate"] in self.late and self.over_at(session) > self.now():
+            await asyncio.sleep(0.001)  # until the clock shows it
+        async with self.turn:
+            await self.turn.wait_for(lambda: step not in self.order or self.order[0] == step)
+            if key in self.by_key:
+                return
+            self.by_key[key] = self.answer(action, request, body)
+            if step in self.order:
+                self.order.remove(step)
+            self.turn.notify_all()
 
     def answer(self, action: str, request: web.Request, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         client = request.headers["Authorization"]

@@ -33,8 +33,8 @@ TRAFFIC = [
     *(event(50.0 + n, f"v{n}", "stop", "HK-001") for n in range(1, 5)),
     event(60.0, "v11", "start", "HK-001", plate="30A-000.05"),  # v5 has not left
     event(70.0, "w12", "start", "HK-001", vehicle_class="motorbike", plate="29-AB 123.45"),
-    event(120.0, "v10", "stop", "HK-001"),  # too late
     event(130.0, "v13", "start", "HK-001"),
+    event(400.0, "v10", "stop", "HK-001"),  # too late, also where its start was seconds late
 ]
 
 

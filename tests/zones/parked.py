@@ -13,6 +13,7 @@ HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 SQUARE = "POLYGON((105.85 21.02, 105.851 21.02, 105.851 21.021, 105.85 21.021, 105.85 21.02))"
 LONG_AGO = datetime(2018, 1, 1, tzinfo=UTC)
 NEVER_PRICED = 2**60
+MAX_STAY = timedelta(hours=24)
 
 
 def at(text: str) -> datetime:
@@ -39,9 +40,9 @@ def zone(
     """A zone version with its counts; one whose counts are there already gets none."""
     insert(
         connection, "zone", id=uuid4(), code=code, name=code, street="Phố Huế", district_code=district,
-        rate_area="core", kind="kerb", admission=admission, max_stay_minutes=1440, capacity_source="illustrative",
-        geometry=f"SRID=4326;{SQUARE}", published_at=valid_from, updated_at=valid_from, valid_from=valid_from,
-        valid_to=valid_to,
+        rate_area="core", kind="kerb", admission=admission, max_stay_minutes=MAX_STAY // timedelta(minutes=1),
+        capacity_source="illustrative", geometry=f"SRID=4326;{SQUARE}", published_at=valid_from,
+        updated_at=valid_from, valid_from=valid_from, valid_to=valid_to,
     )  # fmt: skip
     for vehicle_class, places in capacity.items():
         insert(
@@ -62,12 +63,13 @@ def past(
     fee: int = 25_000,
     admission: str = "advisory",
 ) -> UUID:
-    """A session that is over and tidied away."""
+    """A session that is over and tidied away; prepaid until ends_at, or open and paid for until the maximum stay."""
     session_id = new_id(started_at)
     insert(
         connection, "parking_session", id=session_id, plate=plate, vehicle_class=vehicle_class, client="driver",
-        zone_code=zone, admission=admission, started_at=started_at, ends_at=ends_at, ended_at=ended_at,
-        ended_by="driver", received_at=ended_at, payment_method="wallet", rate_version="v", fee=fee,
+        zone_code=zone, admission=admission, started_at=started_at, ends_at=ends_at,
+        over_at=ends_at or started_at + MAX_STAY, ended_at=ended_at, ended_by="driver", received_at=ended_at,
+        payment_method="wallet", rate_version="v", fee=fee,
     )  # fmt: skip
     return session_id
 

@@ -181,13 +181,13 @@ def ids_about(connection: psycopg.Connection, instant: datetime) -> set[UUID]:
     vehicle_class=st.sampled_from(["car", "motorbike"]),
 )
 def test_sessions_about_an_instant_are_those_begun_and_not_long_gone(connection, history, last, instant, vehicle_class):
-    """One vehicle's sessions follow each other; some of them last for days."""
+    """One vehicle's sessions follow each other; some of them last for days, as only strict zones let them."""
     seen, clock, expected = NOON + timedelta(minutes=instant), NOON, set()
     with connection.transaction(force_rollback=True):
         for pause, length in history:
             start = clock + timedelta(minutes=pause)
             clock = start + timedelta(minutes=length)
-            made = past(connection, start, clock, vehicle_class=vehicle_class)
+            made = past(connection, start, clock, vehicle_class=vehicle_class, admission="strict")
             past(connection, start, clock, plate="30A-999.99", vehicle_class=vehicle_class)
             expected |= {made} if start <= seen and clock > seen - REACH else set()
         if last is not None:
@@ -253,6 +253,26 @@ def test_an_open_strict_stay_was_paid_for_until_the_maximum_stay(connection):
     assert verdict(NOON - timedelta(hours=6)) == ("grace", 0)
     assert verdict(NOON - SECOND) == ("expired", 6 * 3600 - 1)
     assert verdict(NOON) == ("grace", 0)
+
+
+@pytest.mark.parametrize("admission", ["advisory", "strict"])
+def test_a_stopped_session_keeps_when_its_time_would_have_been_over(connection, admission):
+    """
+    11:00 |---- paid ----| noon: stopped        13:00 its time would have been over
+    """
+    over = NOON + timedelta(hours=1)
+    session = active(connection, NOON - timedelta(hours=1), over, admission=admission)
+    connection.execute("UPDATE zone_occupancy SET occupied = 1 WHERE (zone_code, vehicle_class) = (%s, 'car')", (HERE,))
+    query = "SELECT outcome FROM stop_session(%s, %s, 'driver', NULL, %s, 'key')"
+    assert connection.execute(query, (session, NOON - timedelta(hours=1), NOON)).fetchone() == ("stopped",)
+    stored = connection.execute("SELECT over_at, ended_at FROM parking_session WHERE id = %s", (session,)).fetchone()
+    assert stored == (over, NOON)
+    held = places.load(connection)
+    seen = [
+        enforcement.check(connection, held, "warden", sighting(captured_at=instant), over).verdict
+        for instant in (NOON - SECOND, NOON, NOON + GRACE, over)
+    ]
+    assert seen == ["paid", "grace", "expired", "expired"], "unused time pays for nothing"
 
 
 def test_a_text_that_fits_two_vehicles_names_the_one_that_is_parked(connection):

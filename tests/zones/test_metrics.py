@@ -57,7 +57,7 @@ def put(connection: psycopg.Connection, number: int, stay: Stay, now: datetime, 
         "zone": stay.zone, "plate": plate, "vehicle_class": stay.vehicle_class, "fee": stay.fee, "admission": admission,
     }  # fmt: skip
     if stay.gone is not None and (is_tidied or stay.gone != stay.over or admission == "strict"):
-        past(connection, stay.start, stay.gone, **common)
+        past(connection, stay.start, stay.gone, ends_at=stay.over, **common)
     else:
         active(connection, stay.start, stay.over, **common)
 

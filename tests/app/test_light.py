@@ -1,0 +1,10 @@
+"""The command line must start at once, so importing it loads nothing heavy."""
+
+import subprocess
+import sys
+
+
+def test_command_line_loads_no_web_framework():
+    code = "import sys, app.cli; print([name for name in ('flask', 'sqlalchemy', 'shapely', 'numpy') if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
