@@ -12,7 +12,7 @@ from sqlalchemy import Connection, create_engine, pool, text
 
 # Two upgrades at once (two containers that start together) run one after the other.
 UPGRADE_LOCK = 7_264_001
-# A function whose result has another shape cannot be replaced; one whose arguments changed would stand there twice.
+# A function with another result cannot be replaced; one with other arguments would stand there twice.
 FUNCTIONS = text(
     "SELECT oid::regprocedure::text FROM pg_proc WHERE proname = :name AND pronamespace = current_schema()::regnamespace"
 )

@@ -5,7 +5,6 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from tests.billing.rate_examples import hanoi
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
@@ -13,6 +12,7 @@ from billing import payments
 from billing.errors import GatewayUnavailable, PaymentAlreadySettled, PaymentDeclined, UnknownPayment
 from billing.gateways import METHODS, Gateway
 from billing.gateways.fake import FakeGateway
+from tests.billing.rate_examples import hanoi
 
 NOW = hanoi("2026-11-23T12:00")
 

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.billing.rate_examples import CORE, MONTH, hanoi
 from sqlalchemy import Connection, Engine, func, select, text
 
 from billing import imports, plans
 from billing.imports import ImportRefused, Record, Report
 from billing.models import RateLine, RatePlan
 from billing.rates import Rate, Step, price
+from tests.billing.rate_examples import CORE, MONTH, hanoi
 
 SHIPPED = Path(imports.__file__).parent.parent / "data" / "rates.csv"
 NOW = hanoi("2026-11-23T12:00")

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from tests.billing.rate_examples import CORE, MOTORBIKE, hanoi, rates
 from sqlalchemy import Connection, Engine, create_engine, insert, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from billing import plans
 from billing.imports import Record, apply
 from billing.models import Base, RateLine, RatePlan
+from tests.billing.rate_examples import CORE, MOTORBIKE, hanoi, rates
 
 NOW = hanoi("2026-11-23T12:00")
 

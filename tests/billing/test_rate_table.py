@@ -4,10 +4,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.billing.rate_examples import CORE, MONTH, MOTORBIKE, US, hanoi
 
 from billing.errors import NoRate
 from billing.rates import RateTable, Step, price
+from tests.billing.rate_examples import CORE, MONTH, MOTORBIKE, US, hanoi
 
 CHANGE = hanoi("2027-01-01T00:00")
 OLD = replace(CORE, valid_to=CHANGE)

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from tests.billing import rate_oracle
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.billing.rate_examples import CORE, HANOI, MONTH, MOTORBIKE, US, hanoi, lengths, rates, starts
 
 from billing.rates import Rate, Step, fee_steps, price
+from tests.billing import rate_oracle
+from tests.billing.rate_examples import CORE, HANOI, MONTH, MOTORBIKE, US, hanoi, lengths, rates, starts
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

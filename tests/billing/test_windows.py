@@ -6,9 +6,9 @@ from zoneinfo import ZoneInfo
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.billing.rate_examples import US, ZONES, starts
 
 from billing.windows import DAY, Windows, cuts, instant, microseconds, months
+from tests.billing.rate_examples import US, ZONES, starts
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
