@@ -14,7 +14,8 @@ from sqlalchemy import Connection, create_engine, pool, text
 UPGRADE_LOCK = 7_264_001
 # A function with another result cannot be replaced; one with other arguments would stand there twice.
 FUNCTIONS = text(
-    "SELECT oid::regprocedure::text FROM pg_proc WHERE proname = :name AND pronamespace = current_schema()::regnamespace"
+    "SELECT oid::regprocedure::text FROM pg_proc "
+    "WHERE proname = :name AND pronamespace = current_schema()::regnamespace"
 )
 
 
