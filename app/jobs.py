@@ -106,6 +106,7 @@ def main() -> None:
     while not stopped.is_set():
         run_due(resources, due, time.monotonic())
         stopped.wait(max(0.0, min(due.values()) - time.monotonic()))
+    resources.close()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -13,6 +14,7 @@ from app.catalogue import Catalogue
 from app.clock import Clock, make_clock
 from app.config import Settings
 from app.database import ThreadConnections, make_engine
+from app.errors import Unavailable
 from app.identity.keys import Keys, load_keys
 from billing.gateways import METHODS, Gateway
 from billing.gateways.fake import FakeGateway
@@ -42,6 +44,15 @@ class Resources:
     @cached_property
     def _copies_of(self) -> Callable[[str], Copies]:
         return lru_cache(maxsize=1)(lambda database_id: Copies(self.redis, database_id))
+
+    def close(self) -> None:
+        """End the threads and the connections of this process, once nothing uses them any more."""
+        self.catalogue.stop()
+        with suppress(Unavailable):
+            self.copies.close()
+        self.redis.close()
+        self.connections.close()
+        self.engine.dispose()
 
 
 def make_gateways(settings: Settings) -> Mapping[str, Gateway]:

@@ -208,10 +208,7 @@ def resources(database_url: str, redis_url: str, keys_path: Path, clock: Stepped
     """The service's resources on a city with nobody in it, with a clock that the test moves."""
     held = replace(make_resources(Settings(database_url, redis_url, keys_path, "test")), clock=clock)
     yield held
-    held.catalogue.stop()
-    held.engine.dispose()
-    held.connections.close()
-    held.redis.close()
+    held.close()
 
 
 @pytest.fixture
@@ -221,6 +218,7 @@ def lonely_client(resources: Resources) -> Iterator["Client"]:
     app = create_app(lonely.settings, lonely)
     app.test_client_class = Client
     yield app.test_client()  # type: ignore[misc]
+    lonely.copies.close()
     lonely.redis.close()
 
 

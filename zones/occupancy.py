@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib import resources
 
@@ -42,14 +41,6 @@ def _decode(key: Key, text: bytes | str) -> Count:
     return Count(*key, int(version), int(occupied), int(capacity), instant)
 
 
-@dataclass(slots=True)
-class _Flush:
-    """Counts that go to Redis together; `taken` is None until they went."""
-
-    counts: dict[Key, Count] = field(default_factory=dict)
-    taken: bool | None = None
-
-
 class Copies:
     """The copies in Redis. All keys of a zone carry the same hash tag; all keys begin with the database's id."""
 
@@ -57,51 +48,73 @@ class Copies:
         self._redis = redis
         self._database_id = database_id
         self._pusher = redis.connection_pool.make_connection()
-        self._joining, self._flushing = threading.Lock(), threading.Lock()
-        self._next = _Flush()
+        self._changed = threading.Condition()
+        self._pending: dict[Key, Count] = {}
+        self._sending: dict[Key, Count] = {}
+        self._thread: threading.Thread | None = None
+        self._closed = False
         self._rest_until = 0.0
 
     def key(self, zone: str, vehicle_class: str) -> str:
         """The Redis key of one count."""
         return f"{self._database_id}:{{{zone}}}:count:{vehicle_class}"
 
-    def push(self, counts: Iterable[Count]) -> bool:
-        """Hand in counts; older ones than those held are ignored. False where Redis is away: the reconciler repairs.
+    def push(self, counts: Iterable[Count]) -> None:
+        """Hand in counts; older ones than those held are ignored. A thread of this process sends them at once.
 
-        Returns once Redis has them. Callers that come while one flush is under way share the next one: at 8 threads
-        that halves what a push costs, and a lone caller loses nothing.
+        The request does not wait for that: it would cost a tenth of a start, and under load counts that come while one
+        flush is under way share the next. This process reads its own counts back at once, others within milliseconds;
+        what is lost (Redis is away, the process dies) the reconciler repairs.
         """
-        with self._joining:
-            flush = self._next
+        with self._changed:
             for count in counts:
-                if (
-                    held := flush.counts.get(key := (count.zone, count.vehicle_class))
-                ) is None or held.version < count.version:
-                    flush.counts[key] = count
-        with self._flushing:
-            if flush.taken is None:
-                with self._joining:
-                    self._next = _Flush()
-                flush.taken = self._send(flush.counts.values())
-        return flush.taken
+                key = (count.zone, count.vehicle_class)
+                if key not in self._pending or self._pending[key].version < count.version:
+                    self._pending[key] = count
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._send_all, name="copies", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
 
-    def _send(self, counts: Iterable[Count]) -> bool:
-        """One round trip for all: the commands go out in one packet over a connection of our own."""
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until all that was handed in was sent (or given up); whether it was, within `timeout` real seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._pending and not self._sending, timeout)
+
+    def close(self) -> None:
+        """Send what is left, then end the thread."""
+        self.flush()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _send_all(self) -> None:
+        while True:
+            with self._changed:
+                self._sending = {}
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._pending or self._closed)
+                if self._closed:
+                    break
+                self._sending, self._pending = self._pending, {}
+            self._send(self._sending.values())
+        self._pusher.disconnect()
+
+    def _send(self, counts: Iterable[Count]) -> None:
+        """One round trip for all: the commands go out in one packet over a connection of the thread's own."""
         if time.monotonic() < self._rest_until:
-            return False
+            return
         commands = [
             ("EVAL", _SET_IF_NEWER, 1, self.key(count.zone, count.vehicle_class), count.version, _encode(count))
             for count in counts
         ]
-        connection = self._pusher
         try:
-            connection.send_packed_command(connection.pack_commands(commands))
-            answers = [connection.read_response() for _ in commands]
+            self._pusher.send_packed_command(self._pusher.pack_commands(commands))
+            for _ in commands:
+                self._pusher.read_response()
         except RedisError as error:
-            connection.disconnect()
+            self._pusher.disconnect()
             self._rest(error)
-            return False
-        return all(answer in (0, 1) for answer in answers)
 
     def overwrite(self, counts: Iterable[Count]) -> None:
         """Replace copies whatever they hold. Raises CopiesAway."""
@@ -115,7 +128,18 @@ class Copies:
         """The copies that are there, in one look-up. Raises CopiesAway."""
         with self._guard():
             texts = self._redis.mget([self.key(*key) for key in keys]) if keys else []
-        return {key: _decode(key, text) for key, text in zip(keys, texts, strict=True) if text is not None}
+        held = {key: _decode(key, text) for key, text in zip(keys, texts, strict=True) if text is not None}
+        return held | self._own(held, keys)
+
+    def _own(self, held: dict[Key, Count], keys: Sequence[Key]) -> dict[Key, Count]:
+        """What this process has handed in and Redis may not have yet."""
+        with self._changed:
+            if not self._pending and not self._sending:
+                return {}
+            own = self._sending | self._pending
+        return {
+            key: own[key] for key in keys if key in own and (key not in held or held[key].version < own[key].version)
+        }
 
     def ping(self) -> None:
         """Raises CopiesAway where Redis does not answer now, even while it is being left alone."""

@@ -80,7 +80,8 @@ class Places:
         return [place for place in self.all if all(word in place.words for word in wanted)]
 
     def _at(self, indexes: Any) -> list[Place]:
-        return [self.all[index] for index in sorted(indexes.tolist())]
+        indexes.sort()
+        return [self.all[index] for index in indexes.tolist()]
 
 
 _ZONES = """

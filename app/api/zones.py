@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 from flask import Response, current_app, request
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import Schema, ValidationError, fields, validate
 
 from app import availability
 from app.api.blueprint import Blueprint, answer, next_link
@@ -40,13 +40,23 @@ class Numbers(fields.Field[list[float]]):
         return numbers
 
 
+class Box(Numbers):
+    """An upright box. One over the antimeridian (west > east) is no box of a city."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[float]:
+        west, south, east, north = numbers = super()._deserialize(value, attr, data, **kwargs)
+        if west > east or south > north:
+            raise ValidationError("west must not pass east, nor south north")
+        return numbers
+
+
 LNG, LAT = (-180.0, 180.0), (-90.0, 90.0)
 
 
 class ZonesQuery(Schema):
     """All parameters narrow the answer; `near` also sorts it, nearest first."""
 
-    bbox = Numbers(
+    bbox = Box(
         "west,south,east,north in degrees", [LNG, LAT, LNG, LAT], metadata={"example": "105.80,21.00,105.86,21.04"}
     )
     near = Numbers("lat,lng in degrees", [LAT, LNG], metadata={"example": "21.0245,105.8412"})
@@ -60,13 +70,6 @@ class ZonesQuery(Schema):
     q = PlainText(validate=validate.Length(1, 200), metadata={"example": "tran hung dao"})
     cursor = fields.Integer(load_default=0, validate=validate.Range(0, 10_000_000))
     limit = fields.Integer(load_default=500, validate=validate.Range(1, 1000))
-
-    @validates_schema
-    def check_box(self, data: dict[str, Any], **kwargs: Any) -> None:
-        """Refuse an upside-down box. One over the antimeridian (west > east) is no box of a city either."""
-        west, south, east, north = data.get("bbox", (0, 0, 0, 0))
-        if west > east or south > north:
-            raise ValidationError("west must not pass east, nor south north", "bbox")
 
 
 class AvailabilitySchema(Schema):
