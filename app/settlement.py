@@ -19,8 +19,9 @@ from billing.payments import Due
 
 log = logging.getLogger(__name__)
 BATCH = 200
-# Real seconds. The other jobs wait for this one, and a wrong copy in Redis is to be healed within five.
-LONGEST_ROUND = 1.5
+# Real seconds. The other jobs wait for this one (a wrong copy in Redis is to be healed within five), and so does the
+# processor. A round every 5 s settles some 60 payments a second, ten times the city's peak.
+LONGEST_ROUND = 0.3
 # A gateway that gave no answer this often, one call after the other, is left alone until the next round.
 PATIENCE = 3
 

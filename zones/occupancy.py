@@ -22,6 +22,8 @@ Key = tuple[str, str]  # zone code, vehicle class
 
 # After a failure Redis is left alone for this long (real seconds), so that a dead one costs a request nothing.
 REST_SECONDS = 1.0
+# The shortest time between two flushes (real seconds): a lone count goes out at once, under load many go together.
+PACE_SECONDS = 0.01
 _MICROSECOND = timedelta(microseconds=1)
 _SET_IF_NEWER = resources.files("zones").joinpath("lua/set_if_newer.lua").read_text(encoding="utf-8")
 
@@ -91,13 +93,15 @@ class Copies:
     def _send_all(self) -> None:
         while True:
             with self._changed:
-                self._sending = {}
-                self._changed.notify_all()
                 self._changed.wait_for(lambda: self._pending or self._closed)
                 if self._closed:
                     break
                 self._sending, self._pending = self._pending, {}
             self._send(self._sending.values())
+            with self._changed:
+                self._sending = {}
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._closed, PACE_SECONDS)
         self._pusher.disconnect()
 
     def _send(self, counts: Iterable[Count]) -> None:
