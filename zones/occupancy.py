@@ -131,19 +131,18 @@ class Copies:
     def read(self, keys: Sequence[Key]) -> dict[Key, Count]:
         """The copies that are there, in one look-up. Raises CopiesAway."""
         with self._guard():
+            own = self._own()  # before the look-up: what is sent meanwhile is found in one of the two
             texts = self._redis.mget([self.key(*key) for key in keys]) if keys else []
         held = {key: _decode(key, text) for key, text in zip(keys, texts, strict=True) if text is not None}
-        return held | self._own(held, keys)
-
-    def _own(self, held: dict[Key, Count], keys: Sequence[Key]) -> dict[Key, Count]:
-        """What this process has handed in and Redis may not have yet."""
-        with self._changed:
-            if not self._pending and not self._sending:
-                return {}
-            own = self._sending | self._pending
-        return {
+        newer = {
             key: own[key] for key in keys if key in own and (key not in held or held[key].version < own[key].version)
         }
+        return held | newer
+
+    def _own(self) -> dict[Key, Count]:
+        """What this process has handed in and Redis may not have yet."""
+        with self._changed:
+            return self._sending | self._pending
 
     def ping(self) -> None:
         """Raises CopiesAway where Redis does not answer now, even while it is being left alone."""
