@@ -1,6 +1,7 @@
 """Connections to PostgreSQL: SQLAlchemy's engine for queries, one autocommit connection a thread for the hot verbs."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakSet
 
@@ -29,8 +30,8 @@ def upgrade(url: str) -> None:
     command.upgrade(config, "head")
 
 
-def _server_options(settings: Settings) -> str:
-    lock_ms = round(settings.lock_timeout_seconds * 1000)
+def _server_options(settings: Settings, lock_timeout_seconds: float | None = None) -> str:
+    lock_ms = round((lock_timeout_seconds or settings.lock_timeout_seconds) * 1000)
     return f"-c lock_timeout={lock_ms} -c statement_timeout={lock_ms * 4} -c timezone=UTC"
 
 
@@ -58,14 +59,29 @@ class ThreadConnections:
         """This thread's connection, made anew if the last one broke. Raises psycopg.OperationalError."""
         connection = getattr(self._local, "connection", None)
         if connection is None or connection.closed:
-            connection = self._local.connection = psycopg.connect(
-                self._settings.database_url,
-                autocommit=True,
-                prepare_threshold=1,
-                connect_timeout=self._settings.connect_timeout_seconds,
-                options=_server_options(self._settings),
-            )
-            self._open.add(connection)
+            connection = self._local.connection = self._connect()
+        return connection
+
+    def own(self, lock_timeout_seconds: float) -> Callable[[], psycopg.Connection]:
+        """What gives one connection of its own, to whichever thread holds the right to it, made anew if it broke."""
+        held: list[psycopg.Connection] = []
+
+        def get() -> psycopg.Connection:
+            if not held or held[0].closed:
+                held[:] = [self._connect(lock_timeout_seconds)]
+            return held[0]
+
+        return get
+
+    def _connect(self, lock_timeout_seconds: float | None = None) -> psycopg.Connection:
+        connection = psycopg.connect(
+            self._settings.database_url,
+            autocommit=True,
+            prepare_threshold=1,
+            connect_timeout=self._settings.connect_timeout_seconds,
+            options=_server_options(self._settings, lock_timeout_seconds),
+        )
+        self._open.add(connection)
         return connection
 
     def close(self) -> None:

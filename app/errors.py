@@ -87,6 +87,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     zone_errors.CapturedInFuture: (409, "captured_at_in_future", "The check lies in the future"),
     zone_errors.CapturedTooLate: (409, "captured_at_too_late", "The check comes too late"),
     billing_errors.NoRate: (409, "no_rate", "No rate is in force"),
+    zone_errors.Overtaken: (409, "request_in_progress", "The same request is still running"),
     RequestInProgress: (409, "request_in_progress", "The same request is still running"),
     UnsupportedMedia: (415, "unsupported_media_type", "The body must be application/json"),
     BadBody: (422, "invalid_body", "The body does not validate"),

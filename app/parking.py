@@ -1,33 +1,35 @@
 """The use cases that need both libraries: `zones` says who stands where, `billing` what it costs; here they are joined.
 
-A start and a stop are one SQL statement each, which is one transaction. No Flask here.
+A start and a stop are one SQL statement each, which is one transaction; those that arrive together share it
+(app/grouping.py). No Flask here.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 import psycopg
 
-from app.resources import Resources
+from app.resources import Resources, Run
 from billing import rates
 from billing.rates import Bill, Rate
 from zones import errors, plates, sessions
+from zones.errors import ZoneError
 from zones.models import VEHICLE_CLASSES
 from zones.places import Place
 from zones.sessions import AgreedPrice, Count, Ended, Session, StopCall
 
-T = TypeVar("T")
+Call = TypeVar("Call")
+Answer = TypeVar("Answer")
 # A session that must be closed first, and then once more where a third request came between.
 ATTEMPTS = 3
 # How far ahead a strict overstay is priced at a time.
 OVERSTAY_HORIZON = timedelta(days=7)
 
 
-@dataclass(frozen=True, slots=True)
-class StartRequest:
+class StartRequest(NamedTuple):
     """What a driver asks for: a place for a vehicle, for some minutes or (None) until it is stopped."""
 
     zone: str
@@ -97,6 +99,7 @@ def start(resources: Resources, client: str, key: str | None, request: StartRequ
     _check_minutes(request.minutes or 0, longest)
     ends_at = None if request.minutes is None else started_at + timedelta(minutes=request.minutes)
     new = sessions.Start(
+        id=sessions.new_id(started_at),
         client=client,
         key=key,
         zone=place.code,
@@ -110,19 +113,36 @@ def start(resources: Resources, client: str, key: str | None, request: StartRequ
         payment_method=request.payment_method,
         price=_agree(rate, started_at, longest),
     )
-    started = _admit(resources, new)
-    push(resources, started.zone_count)
+    started = _insist(resources, _start_together, new, started_at)
     return _first_answer(resources, new, started)
 
 
-def _admit(resources: Resources, new: sessions.Start) -> sessions.Started:
-    """Start; where a session of this plate is past its time, close that one first."""
+def _start_together(
+    resources: Resources, connection: psycopg.Connection, calls: Sequence[sessions.Start]
+) -> list[sessions.Started | ZoneError]:
+    answers = sessions.start(connection, calls)
+    push(resources, *(answer.zone_count for answer in answers if isinstance(answer, sessions.Started)))
+    return answers
+
+
+def _insist(resources: Resources, run: Run[Call, Answer], call: Call, now: datetime) -> Answer:
+    """Run a call with those of other threads; where something must be put out of its way first, then again by itself.
+
+    Raises what it is refused with; Overtaken where others keep coming between.
+    """
+    group = resources.group(run)
+    ask: Callable[[Call], Answer] = group
     for _ in range(ATTEMPTS):
         try:
-            return sessions.start(resources.connections.get(), new)
+            return ask(call)
         except errors.SessionInTheWay as in_the_way:
-            close(resources, [in_the_way.session_id], new.started_at, "restart")
-    raise errors.AlreadyParked(f"{new.plate} is being started by others at this moment")
+            close(resources, [in_the_way.session_id], now, "restart")
+        except errors.StayUnpriced as unpriced:
+            _price_on(resources, unpriced.session_id, now)
+        except errors.Overtaken:
+            pass
+        ask = group.alone
+    raise errors.Overtaken("others are starting and stopping the same at this moment")
 
 
 def _first_answer(resources: Resources, new: sessions.Start, started: sessions.Started) -> Session:
@@ -139,12 +159,15 @@ def _first_answer(resources: Resources, new: sessions.Start, started: sessions.S
     )  # fmt: skip
 
 
-# zones ends the session, billing records what is due: one statement, one transaction.
-_RECORD_DUE = "record_due(e.id, e.client, e.payment_method, e.fee, e.ended_at)"
-_STOP = f"""SELECT e.*, CASE WHEN e.outcome = 'stopped' THEN {_RECORD_DUE} END
-    FROM stop_session(%s, %s, %s, %s::timestamptz, %s, %s) e"""
-_CLOSE = f"""SELECT e.*, CASE WHEN e.outcome = 'closed' THEN {_RECORD_DUE} END
-    FROM unnest(%s::uuid[]) s(id) CROSS JOIN LATERAL end_session(s.id, %s, %s) e"""
+# zones ends the sessions, billing records what is due: one statement, one transaction.
+_AND_RECORD_DUE = """,
+    due AS MATERIALIZED (
+        SELECT record_due(array_agg(id), array_agg(client), array_agg(payment_method), array_agg(fee),
+                          array_agg(ended_at))
+          FROM ended WHERE outcome IN ('stopped', 'closed'))
+SELECT ended.* FROM ended CROSS JOIN (SELECT count(*) FROM due) AS recorded"""
+_STOP = "WITH ended AS MATERIALIZED (SELECT * FROM stop_sessions(%s))" + _AND_RECORD_DUE
+_CLOSE = "WITH ended AS MATERIALIZED (SELECT * FROM end_sessions(%s::uuid[], %s, %s))" + _AND_RECORD_DUE
 
 
 def stop(resources: Resources, call: StopCall) -> Session:
@@ -153,43 +176,40 @@ def stop(resources: Resources, call: StopCall) -> Session:
     Raises UnknownSession, SessionEnded, SessionExpired, KeyConflict, StoppedInFuture, StoppedTooLate,
     StoppedBeforeStart.
     """
-    arguments = sessions.stop_arguments(call)
-
-    def run() -> Ended:
-        row = resources.connections.get().execute(_STOP, arguments).fetchone()
-        assert row is not None
-        return sessions.read_ended(row)
-
-    ended = _priced(resources, call.now, run)
-    push(resources, ended.zone_count)
+    ended = _insist(resources, _stop_together, sessions.check_stop(call), call.now)
     return Session(
         ended.id, ended.zone, ended.plate, ended.vehicle_class, "ended", ended.started_at, ended.ends_at,
         ended.ended_at, ended.payment_method, ended.rate_version, ended.fee,
     )  # fmt: skip
 
 
+def _stop_together(
+    resources: Resources, connection: psycopg.Connection, calls: Sequence[StopCall]
+) -> list[Ended | ZoneError]:
+    rows = connection.execute(_STOP, (sessions.stop_arguments(calls),)).fetchall()
+    answers = [sessions.read_ended(row) for row in sorted(rows)]
+    push(resources, *(answer.zone_count for answer in answers if isinstance(answer, Ended)))
+    return answers
+
+
 def close(resources: Resources, ids: list[UUID], now: datetime, ended_by: str) -> int:
     """End sessions whose time is over, without their drivers; those that are gone are left out. The number closed."""
-
-    def run() -> list[Ended]:
-        rows = resources.connections.get().execute(_CLOSE, (ids, now, ended_by)).fetchall()
-        return [sessions.read_ended(row) for row in rows]
-
-    ended = _priced(resources, now, run)
+    rows = resources.connections.get().execute(_CLOSE, (ids, now, ended_by)).fetchall()
+    answers = [sessions.read_ended(row) for row in rows]
+    ended = [answer for answer in answers if isinstance(answer, Ended)]
     push(resources, *(one.zone_count for one in ended))
-    return len(ended)
+    unpriced = [answer.session_id for answer in answers if isinstance(answer, errors.StayUnpriced)]
+    for session_id in unpriced:
+        _price_on(resources, session_id, now)
+    return len(ended) + (close(resources, unpriced, now, ended_by) if unpriced else 0)
 
 
-def _priced(resources: Resources, now: datetime, run: Callable[[], T]) -> T:
-    """Run; where a strict overstay has passed the end of its agreed price, continue the price and run again."""
-    try:
-        return run()
-    except errors.StayUnpriced as unpriced:
-        session = sessions.find(resources.connections.get(), unpriced.session_id, None, now)
-        rate = resources.catalogue.rates.version(session.rate_version)
-        longest = now - session.started_at + OVERSTAY_HORIZON
-        sessions.continue_price(resources.connections.get(), session.id, _agree(rate, session.started_at, longest))
-        return run()
+def _price_on(resources: Resources, session_id: UUID, now: datetime) -> None:
+    """Continue the price of a strict overstay that has passed the end of the agreed one."""
+    session = sessions.find(resources.connections.get(), session_id, None, now)
+    rate = resources.catalogue.rates.version(session.rate_version)
+    longest = now - session.started_at + OVERSTAY_HORIZON
+    sessions.continue_price(resources.connections.get(), session.id, _agree(rate, session.started_at, longest))
 
 
 def extend(
@@ -220,7 +240,7 @@ def with_fee(resources: Resources, session: Session, now: datetime) -> Session:
     if session.fee is not None:
         return session
     rate = resources.catalogue.rates.version(session.rate_version)
-    return replace(session, fee=rates.price(rate, session.started_at, max(now, session.ends_at or now)).total)
+    return session._replace(fee=rates.price(rate, session.started_at, max(now, session.ends_at or now)).total)
 
 
 def push(resources: Resources, *counts: Count | None) -> None:

@@ -1,11 +1,13 @@
 """What the service needs of its surroundings, made once and handed down."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
+from typing import Any, TypeVar
 
+import psycopg
 from flask import current_app
 from redis import Redis
 from sqlalchemy import Engine
@@ -15,12 +17,19 @@ from app.clock import Clock, make_clock
 from app.config import Settings
 from app.database import ThreadConnections, make_engine
 from app.errors import Unavailable
+from app.grouping import Group
 from app.identity.keys import Keys, load_keys
 from billing.gateways import METHODS, Gateway
 from billing.gateways.fake import FakeGateway
 from zones.occupancy import Copies
 
 log = logging.getLogger(__name__)
+Call = TypeVar("Call")
+Answer = TypeVar("Answer")
+# Carries out calls of one kind, on one connection: see Group.
+Run = Callable[["Resources", psycopg.Connection, Sequence[Call]], Sequence[Answer | Exception]]
+# A group does not wait for the rival of one of its members: that member waits by itself, as long as others may.
+GROUP_LOCK_TIMEOUT_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,19 @@ class Resources:
     @cached_property
     def _copies_of(self) -> Callable[[str], Copies]:
         return lru_cache(maxsize=1)(lambda database_id: Copies(self.redis, database_id))
+
+    def group(self, run: Run[Call, Answer]) -> Group[Call, Answer]:
+        """The group in which this process's threads run calls of one kind together."""
+        try:
+            return self._groups[run]
+        except KeyError:
+            connect = self.connections.own(GROUP_LOCK_TIMEOUT_SECONDS)
+            made = Group(partial(run, self), connect, self.connections.get)
+            return self._groups.setdefault(run, made)
+
+    @cached_property
+    def _groups(self) -> dict[Callable[..., Any], Group[Any, Any]]:
+        return {}
 
     def close(self) -> None:
         """End the threads and the connections of this process, once nothing uses them any more."""

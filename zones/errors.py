@@ -75,6 +75,10 @@ class KeyConflict(ZoneError):
     """The idempotency key was used with another request."""
 
 
+class Overtaken(ZoneError):
+    """What stood in this call's way was gone when it was looked at: ask again."""
+
+
 class SessionInTheWay(ZoneError):
     """A session of this plate is past its time and must be closed before the next one starts."""
 

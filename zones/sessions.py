@@ -1,18 +1,19 @@
 """Parking sessions: started, extended, stopped, over. Each verb is one SQL statement, which is one transaction.
 
-The statements call the functions of sql/functions/. A session's id is a UUIDv7 of its start, so the id tells in which
-month's partition a finished session lies. Instants come in as arguments; a start has millisecond precision.
+The statements call the functions of sql/functions/. Starts and stops take many calls at once, each with its own
+answer. A session's id is a UUIDv7 of its start, so the id tells in which month's partition a finished session lies.
+Instants come in as arguments; a start has millisecond precision.
 """
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
 
+import orjson
 import psycopg
 from psycopg.rows import class_row
 
@@ -49,10 +50,6 @@ class AgreedPrice(NamedTuple):
     after: tuple[int, ...]
     amounts: tuple[int, ...]
 
-    def arguments(self) -> tuple[str, str, str, str]:
-        """As the SQL functions take it."""
-        return self.rate_version, self.refund, _array(self.after), _array(self.amounts)
-
     def owed(self, stay: timedelta) -> int:
         """What is owed once the stay has lasted this long."""
         return self.amounts[bisect_right(self.after, stay // _MICROSECOND) - 1]
@@ -64,10 +61,10 @@ def _array(numbers: tuple[int, ...]) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """A session as it would be. `client` and `key` make the request repeatable; `key` may be None."""
 
+    id: UUID
     client: str
     key: str | None
     zone: str
@@ -80,6 +77,27 @@ class Start:
     max_over_at: datetime
     payment_method: str
     price: AgreedPrice
+
+    def columns(self) -> dict[str, Any]:
+        """As the SQL function start_sessions takes it."""
+        return {
+            "id": self.id,
+            "client": self.client,
+            "idempotency_key": self.key,
+            "zone_code": self.zone,
+            "plate": self.plate,
+            "vehicle_class": self.vehicle_class,
+            "started_at": self.started_at,
+            "minutes": self.minutes,
+            "ends_at": self.ends_at,
+            "over_at": self.over_at,
+            "max_over_at": self.max_over_at,
+            "payment_method": self.payment_method,
+            "rate_version": self.price.rate_version,
+            "refund": self.price.refund,
+            "fee_after": _array(self.price.after),
+            "fee_amount": _array(self.price.amounts),
+        }
 
 
 class Started(NamedTuple):
@@ -117,8 +135,7 @@ class Ended(NamedTuple):
     zone_count: Count | None
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """One session as it stood at an instant. `fee` is None where a strict overstay is longer than what was priced."""
 
     id: UUID
@@ -155,73 +172,66 @@ def started_at_of(session_id: UUID) -> datetime:
 
 
 _START = """
-SELECT outcome, id, started_at, rate_version, version, occupied, capacity, next_over
-  FROM start_session(%s, %s, %s, %s, %s, %s, %s, %s::integer, %s::timestamptz, %s, %s, %s, %s, %s,
-                     %s::bigint[], %s::bigint[])
+SELECT members, outcome, id, started_at, rate_version, version, occupied, capacity, next_over FROM start_sessions(%s)
 """
 
 
-def start(connection: psycopg.Connection, new: Start) -> Started:
-    """Admit a vehicle: its active session and its zone's count, or neither.
+def start(connection: psycopg.Connection, calls: Sequence[Start]) -> list[Started | ZoneError]:
+    """Admit vehicles: of each its active session and its zone's count, or neither; all in one transaction.
 
-    Raises ZoneFull, AlreadyParked, UnknownZone, KeyConflict; SessionInTheWay where the plate's last session must first
-    be closed.
+    The refusals: ZoneFull, AlreadyParked, UnknownZone, KeyConflict; SessionInTheWay where the plate's last session must
+    first be closed; Overtaken.
     """
-    values = (
-        new_id(new.started_at), new.plate, new.vehicle_class, new.client, new.key, new.zone, new.started_at,
-        new.minutes, new.ends_at, new.over_at, new.max_over_at, new.payment_method, *new.price.arguments(),
-    )  # fmt: skip
-    for _ in range(3):
-        row = _run_start(connection, values, new)
-        if row[0] != "again":  # what stood in the way was gone when it was looked at
-            return _read_start(row, new)
-    raise errors.AlreadyParked(f"{new.plate} is being started and stopped by others at this moment")
+    answers: dict[int, Started | ZoneError] = {}
+    rows = connection.execute(_START, (orjson.dumps([call.columns() for call in calls]).decode(),))
+    for members, outcome, session_id, started_at, rate_version, *count in rows:
+        for member in members:
+            call = calls[member - 1]
+            if outcome == "started":
+                zone_count = Count(call.zone, call.vehicle_class, *count)
+                answers[member] = Started(call.id, call.started_at, call.price.rate_version, zone_count)
+            elif outcome == "repeated":
+                answers[member] = Started(session_id, started_at, rate_version, None)
+            else:
+                answers[member] = _REFUSED_STARTS[outcome](call, session_id)
+    return [answers[member] for member in range(1, len(calls) + 1)]
 
 
-def _run_start(connection: psycopg.Connection, values: tuple[Any, ...], new: Start) -> tuple[Any, ...]:
-    try:
-        row = connection.execute(_START, values).fetchone()
-    except psycopg.DatabaseError as error:
-        if error.sqlstate == "IP001":
-            raise errors.ZoneFull(f"zone {new.zone} has no place left for a {new.vehicle_class}") from None
-        raise
-    assert row is not None
-    return row
+_REFUSED_STARTS: dict[str, Callable[[Start, UUID], ZoneError]] = {
+    "already_parked": lambda call, _: errors.AlreadyParked(f"{call.plate} has a running session"),
+    "full": lambda call, _: errors.ZoneFull(f"zone {call.zone} has no place left for a {call.vehicle_class}"),
+    "unknown_zone": lambda call, _: errors.UnknownZone(f"zone {call.zone} has no places for a {call.vehicle_class}"),
+    "conflict": lambda call, _: errors.KeyConflict("the idempotency key was used with another request"),
+    "over": lambda _, session_id: errors.SessionInTheWay(session_id),
+    "again": lambda call, _: errors.Overtaken(f"{call.plate} is being started and stopped by others at this moment"),
+}
 
 
-def _read_start(row: tuple[Any, ...], new: Start) -> Started:
-    outcome, session_id, started_at, rate_version, *count = row
-    match outcome:
-        case "started":
-            return Started(session_id, started_at, rate_version, Count(new.zone, new.vehicle_class, *count))
-        case "repeated":
-            return Started(session_id, started_at, rate_version, None)
-        case "over":
-            raise errors.SessionInTheWay(session_id)
-        case "already_parked":
-            raise errors.AlreadyParked(f"{new.plate} has a running session")
-        case "unknown_zone":
-            raise errors.UnknownZone(f"zone {new.zone} has no places for a {new.vehicle_class}")
-    return _refuse(outcome, session_id)
-
-
-def stop_arguments(call: StopCall) -> tuple[Any, ...]:
-    """The arguments of the SQL function stop_session. Raises StoppedInFuture, StoppedTooLate, UnknownSession."""
+def check_stop(call: StopCall) -> StopCall:
+    """The call as it is carried out: to the millisecond, as starts are, so that the end that is charged is the end that
+    is shown. Raises StoppedInFuture, StoppedTooLate, UnknownSession.
+    """
     if call.stopped_at is not None and call.stopped_at > call.now:
         raise errors.StoppedInFuture("stopped_at lies in the future")
     if call.stopped_at is not None and call.stopped_at < call.now - STOP_LATENESS:
         raise errors.StoppedTooLate(f"stopped_at lies more than {STOP_LATENESS // timedelta(minutes=1)} minutes back")
-    # The end that is charged is the end that is shown: to the millisecond, as the start is.
+    started_at_of(call.id)
     stopped_at = None if call.stopped_at is None else floor_to_millisecond(call.stopped_at)
-    return (call.id, started_at_of(call.id), call.client, stopped_at, floor_to_millisecond(call.now), call.key)
+    return call._replace(stopped_at=stopped_at, now=floor_to_millisecond(call.now))
 
 
-def read_ended(row: tuple[Any, ...]) -> Ended:
-    """What a row of stop_session or end_session says. Raises the error that its outcome names."""
-    (outcome, session_id, _, zone, plate, vehicle_class, started_at, ends_at, ended_at, _by, method, rate_version,
-     fee, version, occupied, capacity, next_over) = row[:17]  # fmt: skip
+def stop_arguments(calls: Sequence[StopCall]) -> str:
+    """The argument of the SQL function stop_sessions."""
+    columns = [{**call._asdict(), "started_at": started_at_of(call.id)} for call in calls]
+    return orjson.dumps(columns).decode()
+
+
+def read_ended(row: tuple[Any, ...]) -> Ended | ZoneError:
+    """What a row of stop_sessions or end_sessions says: the ended session, or why it was refused."""
+    (_, outcome, session_id, _, zone, plate, vehicle_class, started_at, ends_at, ended_at, _by, method, rate_version,
+     fee, version, occupied, capacity, next_over) = row[:18]  # fmt: skip
     if outcome not in ("stopped", "repeated", "closed"):
-        _refuse(outcome, session_id)
+        return _REFUSALS[outcome](session_id)
     count = None if version is None else Count(zone, vehicle_class, version, occupied, capacity, next_over)
     return Ended(
         session_id, zone, plate, vehicle_class, started_at, ends_at, ended_at, method, rate_version, fee, count
@@ -247,6 +257,7 @@ _REFUSALS: dict[str, Callable[[UUID], ZoneError]] = {
     "max_stay_exceeded": lambda _: errors.MaxStayExceeded("the session would pass the zone's maximum stay"),
     "before_start": lambda _: errors.StoppedBeforeStart("stopped_at lies before the session's start"),
     "unpriced": errors.StayUnpriced,
+    "again": lambda session_id: errors.Overtaken(f"session {session_id} is being stopped by others at this moment"),
 }
 
 

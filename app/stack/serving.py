@@ -53,7 +53,7 @@ class Server:
         *,
         name: str = "up",
         workers: int | None = None,
-        threads: int = 8,
+        threads: int = 16,
         environment: Mapping[str, str] | None = None,
         drivers: int = 0,
     ) -> None:

@@ -53,6 +53,10 @@ def settling(resources: Resources, gateway: Gateway) -> Resources:
     return replace(resources, gateways=dict.fromkeys(METHODS, gateway))
 
 
+RECORD_DUE = """SELECT payment_id FROM record_due(
+    ARRAY[gen_random_uuid()], '{driver}', ARRAY[%s::text], ARRAY[%s::bigint], ARRAY[%s::timestamptz])"""
+
+
 @pytest.fixture
 def db(resources: Resources) -> Iterator[Connection]:
     connection = resources.connections.get()
@@ -63,8 +67,7 @@ def db(resources: Resources) -> Iterator[Connection]:
 def owe(db: Connection, clock: SteppedClock, method: str = "card", amount: int = 25_000) -> str:
     """A session that has just ended; the id of its payment."""
     clock.advance(seconds=1)
-    query = "SELECT record_due(gen_random_uuid(), 'driver', %s, %s, %s)"
-    row = db.execute(query, (method, amount, clock.now())).fetchone()
+    row = db.execute(RECORD_DUE, (method, amount, clock.now())).fetchone()
     assert row is not None
     return str(row[0])
 
@@ -112,8 +115,8 @@ def test_cash_stays_due(settling, gateway, db, clock):
 
 
 def test_free_session_owes_nothing(settling, gateway, db, clock):
-    row = db.execute("SELECT record_due(gen_random_uuid(), 'driver', 'card', 0, %s)", [clock.now()]).fetchone()
-    assert row == (None,) and settlement.settle(settling) == 0 and not gateway.calls
+    row = db.execute(RECORD_DUE, ("card", 0, clock.now())).fetchone()
+    assert row is None and settlement.settle(settling) == 0 and not gateway.calls
 
 
 def test_payment_without_an_answer_stays_due_and_is_asked_with_the_same_reference(settling, gateway, db, clock):

@@ -15,6 +15,10 @@ from billing.gateways.fake import FakeGateway
 from tests.billing.rate_examples import hanoi
 
 NOW = hanoi("2026-11-23T12:00")
+RECORD_DUE = text(
+    "SELECT payment_id "
+    "FROM record_due(ARRAY[:id], '{driver-1}', ARRAY[:method], ARRAY[CAST(:amount AS bigint)], ARRAY[:at])"
+)
 
 
 @pytest.fixture
@@ -25,8 +29,7 @@ def connection(engine: Engine) -> Iterator[Connection]:
 
 def record_due(connection: Connection, amount: int = 25_000, method: str = "wallet", minutes: int = 0) -> UUID | None:
     values = {"id": uuid4(), "method": method, "amount": amount, "at": NOW + timedelta(minutes=minutes)}
-    statement = text("SELECT record_due(:id, 'driver-1', :method, :amount, :at)")
-    return connection.execute(statement, values).scalar_one()
+    return connection.execute(RECORD_DUE, values).scalar_one_or_none()
 
 
 def state(connection: Connection, payment_id: UUID | None) -> tuple[object, ...]:
@@ -47,12 +50,24 @@ def test_a_free_stay_leaves_nothing_due(connection: Connection):
 
 
 def test_a_session_is_charged_once(engine: Engine):
-    statement = text("SELECT record_due(:id, 'driver-1', 'cash', 1, :at)")
-    values = {"id": uuid4(), "at": NOW}
+    values = {"id": uuid4(), "method": "cash", "amount": 1, "at": NOW}
     with engine.begin() as connection:
-        connection.execute(statement, values)
+        connection.execute(RECORD_DUE, values)
     with pytest.raises(IntegrityError, match="payment_session_id_key"), engine.begin() as connection:
-        connection.execute(statement, values)
+        connection.execute(RECORD_DUE, values)
+
+
+def test_of_many_sessions_each_owes_its_own(connection: Connection):
+    sessions, amounts = [uuid4() for _ in range(3)], [25_000, 0, 85_000]
+    statement = text("SELECT * FROM record_due(:ids, :clients, :methods, :amounts, :at)")
+    values = {"ids": sessions, "clients": ["a", "b", "c"], "methods": ["card"] * 3, "amounts": amounts, "at": [NOW] * 3}
+    recorded = dict(connection.execute(statement, values).tuples().all())
+    assert set(recorded) == {sessions[0], sessions[2]}
+    due = {due.session_id: (due.id, due.client, due.amount) for due in payments.due(connection, "card", 10)}
+    assert due == {
+        sessions[0]: (recorded[sessions[0]], "a", 25_000),
+        sessions[2]: (recorded[sessions[2]], "c", 85_000),
+    }
 
 
 @pytest.mark.parametrize(("method", "amount"), [("credit", 1), ("", 1)])

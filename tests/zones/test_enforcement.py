@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from tests.zones.parked import active, at, past, zone
-from zones import enforcement, errors, places
+from zones import enforcement, errors, places, sessions
 from zones.enforcement import GRACE, REACH, Position, Sighting, Stay, judge
 
 SECOND = timedelta(seconds=1)
@@ -263,8 +263,9 @@ def test_a_stopped_session_keeps_when_its_time_would_have_been_over(connection, 
     over = NOON + timedelta(hours=1)
     session = active(connection, NOON - timedelta(hours=1), over, admission=admission)
     connection.execute("UPDATE zone_occupancy SET occupied = 1 WHERE (zone_code, vehicle_class) = (%s, 'car')", (HERE,))
-    query = "SELECT outcome FROM stop_session(%s, %s, 'driver', NULL, %s, 'key')"
-    assert connection.execute(query, (session, NOON - timedelta(hours=1), NOON)).fetchone() == ("stopped",)
+    call = sessions.StopCall(session, "driver", None, NOON, "key")
+    query = "SELECT outcome FROM stop_sessions(%s)"
+    assert connection.execute(query, (sessions.stop_arguments([call]),)).fetchone() == ("stopped",)
     stored = connection.execute("SELECT over_at, ended_at FROM parking_session WHERE id = %s", (session,)).fetchone()
     assert stored == (over, NOON)
     held = places.load(connection)

@@ -1,18 +1,13 @@
--- Record what a session that has just ended owes, in the transaction that ends it.
--- In:  the session, its client and payment method, the amount in VND, and when it became due.
--- Out: the id of the payment; NULL where nothing is owed.
+-- Record what sessions that have just ended owe, in the transaction that ends them.
+-- In:  pairwise: the sessions, their clients and payment methods, the amounts in VND, and when each became due.
+-- Out: a row for each session that owes something: its id and that of its payment.
 -- One session has one payment: a second call for it fails (payment_session_id_key), for a session ends once.
 CREATE OR REPLACE FUNCTION record_due(
-    p_session_id uuid, p_client text, p_method text, p_amount bigint, p_due_at timestamptz
-) RETURNS uuid LANGUAGE plpgsql AS $$
-DECLARE
-    v_id uuid;
-BEGIN
-    IF p_amount > 0 THEN
-        INSERT INTO payment (id, session_id, client, method, amount, currency, state, created_at)
-        VALUES (gen_random_uuid(), p_session_id, p_client, p_method, p_amount, 'VND', 'due', p_due_at)
-        RETURNING id INTO v_id;
-    END IF;
-    RETURN v_id;
-END
+    p_sessions uuid[], p_clients text[], p_methods text[], p_amounts bigint[], p_due_at timestamptz[]
+) RETURNS TABLE (session_id uuid, payment_id uuid) LANGUAGE sql AS $$
+    INSERT INTO payment (id, session_id, client, method, amount, currency, state, created_at)
+    SELECT gen_random_uuid(), d.session_id, d.client, d.method, d.amount, 'VND', 'due', d.due_at
+      FROM unnest(p_sessions, p_clients, p_methods, p_amounts, p_due_at) d(session_id, client, method, amount, due_at)
+     WHERE d.amount > 0
+    RETURNING session_id, id
 $$;
