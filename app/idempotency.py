@@ -21,9 +21,10 @@ class Request(NamedTuple):
     key: str | None
     body: Any
 
-    def digest(self) -> bytes:
-        """Two requests are the same if their validated bodies are."""
-        return hashlib.sha256(orjson.dumps(self.body, option=orjson.OPT_SORT_KEYS, default=str)).digest()
+
+def digest(body: Any) -> bytes:
+    """Two requests are the same if their validated bodies are."""
+    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS, default=str)).digest()
 
 
 def once(connection: psycopg.Connection, call: Request, now: datetime, do: Callable[[], Any]) -> bytes:
@@ -55,7 +56,7 @@ def _claim(connection: psycopg.Connection, call: Request, now: datetime) -> byte
     taken = connection.execute(
         "INSERT INTO idempotency_key (client, path, key, request_hash, created_at) VALUES (%s, %s, %s, %s, %s) "
         "ON CONFLICT DO NOTHING RETURNING key",
-        (call.client, call.path, call.key, call.digest(), now),
+        (call.client, call.path, call.key, digest(call.body), now),
     ).fetchone()
     if taken:
         return None
@@ -63,7 +64,7 @@ def _claim(connection: psycopg.Connection, call: Request, now: datetime) -> byte
         "SELECT request_hash, answer FROM idempotency_key WHERE (client, path, key) = (%s, %s, %s)",
         (call.client, call.path, call.key),
     ).fetchone()
-    if row is None or bytes(row[0]) != call.digest():
+    if row is None or bytes(row[0]) != digest(call.body):
         raise KeyConflict("the key was used with another request")
     return bytes(row[1])
 

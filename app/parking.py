@@ -1,4 +1,4 @@
-"""The use cases that need both libraries: `zones` says who stands where, `billing` what it costs; here they are joined.
+"""The use cases: `zones` says who stands where, `billing` what it costs; here they are joined.
 
 A start and a stop are one SQL statement each, which is one transaction; those that arrive together share it
 (app/grouping.py). No Flask here.
@@ -15,7 +15,8 @@ import psycopg
 from app.resources import Resources, Run
 from billing import rates
 from billing.rates import Bill, Rate
-from zones import errors, plates, sessions
+from zones import enforcement, errors, plates, sessions
+from zones.enforcement import Check, Look, Sighting
 from zones.errors import ZoneError
 from zones.models import VEHICLE_CLASSES
 from zones.places import Place
@@ -241,6 +242,29 @@ def with_fee(resources: Resources, session: Session, now: datetime) -> Session:
         return session
     rate = resources.catalogue.rates.version(session.rate_version)
     return session._replace(fee=rates.price(rate, session.started_at, max(now, session.ends_at or now)).total)
+
+
+def check(resources: Resources, client: str, key: str | None, request_hash: bytes, sighting: Sighting) -> Check:
+    """Judge a sighting and store the check. The answer to a repeated key is the first one.
+
+    Raises InvalidPlate, ClassNotServed, UnknownZone, CapturedInFuture, CapturedTooLate, KeyConflict.
+    """
+    now = resources.clock.now()
+    keyed = None if key is None else (key, request_hash)
+    try:
+        look = enforcement.look(resources.catalogue.places, client, sighting, now, keyed)
+    except ZoneError:  # it may not have been so the first time
+        first = keyed and enforcement.first_answer(resources.connections.get(), client, keyed, now)
+        if first:
+            return first
+        raise
+    return _insist(resources, _check_together, look, now)
+
+
+def _check_together(
+    resources: Resources, connection: psycopg.Connection, looks: Sequence[Look]
+) -> list[Check | ZoneError]:
+    return enforcement.check(connection, looks)
 
 
 def push(resources: Resources, *counts: Count | None) -> None:

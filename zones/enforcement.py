@@ -15,14 +15,15 @@ check arrives: a phone may hand in a stop up to 15 minutes late.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
+import orjson
 import psycopg
 
 from zones import errors, plates, sessions
+from zones.errors import ZoneError
 from zones.models import VEHICLE_CLASSES
 from zones.places import Place, Places
 
@@ -31,6 +32,8 @@ VERDICTS = ("paid", "grace", "expired", "unpaid", "wrong_zone", "outside_zones")
 GRACE = timedelta(minutes=5)
 # How far back an ended session still tells something, and the latest that a photo may be handed in.
 REACH = timedelta(hours=24)
+# How long an idempotency key is remembered.
+KEY_MEMORY = timedelta(hours=24)
 # How far a warden's clock may be ahead of ours.
 CLOCK_SKEW = timedelta(seconds=10)
 
@@ -43,8 +46,7 @@ class Position(NamedTuple):
     accuracy: float
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(NamedTuple):
     """What a warden saw. Without a class both are looked at; a stated zone goes before the position."""
 
     plate: str
@@ -89,8 +91,21 @@ class Finding(NamedTuple):
     expired_for: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Look(NamedTuple):
+    """A sighting ready to be judged: the vehicles that it can mean, and the zones it can be in, nearest first.
+
+    `key` is the request's idempotency key with the hash of its body.
+    """
+
+    client: str
+    sighting: Sighting
+    received_at: datetime
+    readings: list[tuple[str, str]]
+    candidates: list[str]
+    key: tuple[str, bytes] | None
+
+
+class Check(NamedTuple):
     """A stored check. `expired_for_seconds` is whole seconds, for grace and expired."""
 
     id: UUID
@@ -105,20 +120,41 @@ class Check:
     captured_at: datetime
 
 
-def check(
-    connection: psycopg.Connection, places: Places, client: str, sighting: Sighting, received_at: datetime
-) -> Check:
-    """Judge a sighting and store the check: one statement reads, one writes.
+def look(
+    places: Places, client: str, sighting: Sighting, received_at: datetime, key: tuple[str, bytes] | None = None
+) -> Look:
+    """What a sighting asks, before anything is read. `key` is the request's idempotency key and the body's hash.
 
     Raises InvalidPlate, ClassNotServed, UnknownZone, CapturedInFuture, CapturedTooLate.
     """
     readings = read_plate(sighting.plate, sighting.vehicle_class)
     check_instant(sighting.captured_at, received_at)
     candidates = [place.code for place in _candidates(places, sighting)]
-    stays = _stays(connection, readings, sighting.captured_at) if candidates else []
-    made = _check(sighting, readings, judge(candidates, stays, sighting.captured_at), received_at)
-    _store(connection, client, sighting, made, received_at)
-    return made
+    return Look(client, sighting, received_at, readings, candidates, key)
+
+
+def check(connection: psycopg.Connection, looks: Sequence[Look]) -> list[Check | ZoneError]:
+    """Judge sightings and store the checks: one statement reads for all, one writes.
+
+    A repeated key has its first answer. The refusals: KeyConflict; Overtaken where the key was free again only now.
+    """
+    stays = _stays(connection, looks)
+    made = [_judged(one, stays.get(member, [])) for member, one in enumerate(looks)]
+    stored = _store(connection, looks, made)
+    return [one if one.id in stored else _repeated(connection, look) for look, one in zip(looks, made, strict=True)]
+
+
+def first_answer(
+    connection: psycopg.Connection, client: str, key: tuple[str, bytes], received_at: datetime
+) -> Check | None:
+    """The check that an idempotency key made within the last 24 hours. Raises KeyConflict."""
+    row = connection.execute(_FIRST, (client, key[0], received_at - KEY_MEMORY)).fetchone()
+    if row is None:
+        return None
+    request_hash, *columns = row
+    if bytes(request_hash) != key[1]:
+        raise errors.KeyConflict("the idempotency key was used with another request")
+    return Check(*columns)
 
 
 def read_plate(text: str, vehicle_class: str | None) -> list[tuple[str, str]]:
@@ -178,19 +214,30 @@ def judge(candidates: Sequence[str], stays: Sequence[Stay], at: datetime) -> Fin
     return Finding("unpaid", "no_session", candidates[0])
 
 
-def _stays(connection: psycopg.Connection, readings: list[tuple[str, str]], at: datetime) -> list[Stay]:
-    """The sessions of these vehicles that say something about `at`."""
-    texts, classes = [text for text, _ in readings], [vehicle_class for _, vehicle_class in readings]
-    query = """SELECT id, zone_code, plate, vehicle_class, started_at, LEAST(over_at, gone_at), gone_at
-        FROM sessions_about(%s::text[], %s::text[], %s::timestamptz, %s::interval)"""
-    return [Stay(*row) for row in connection.execute(query, (texts, classes, at, REACH)).fetchall()]
+def _stays(connection: psycopg.Connection, looks: Sequence[Look]) -> dict[int, list[Stay]]:
+    """By position: the sessions of each look's vehicles that say something about its instant."""
+    seen = [
+        {"member": member, "plate": plate, "vehicle_class": vehicle_class, "at": one.sighting.captured_at}
+        for member, one in enumerate(looks) if one.candidates
+        for plate, vehicle_class in one.readings
+    ]  # fmt: skip
+    found: dict[int, list[Stay]] = {}
+    if seen:
+        for member, *columns in connection.execute(_STAYS, (orjson.dumps(seen).decode(), REACH)):
+            found.setdefault(member, []).append(Stay(*columns))
+    return found
 
 
-def _check(sighting: Sighting, readings: list[tuple[str, str]], found: Finding, received_at: datetime) -> Check:
-    plate, vehicle_class = (found.stay.plate, found.stay.vehicle_class) if found.stay else readings[0]
-    is_class_known = sighting.vehicle_class is not None or found.stay is not None or len(readings) == 1
+_STAYS = """SELECT member, id, zone_code, plate, vehicle_class, started_at, LEAST(over_at, gone_at), gone_at
+    FROM sessions_about(%s, %s)"""
+
+
+def _judged(look: Look, stays: list[Stay]) -> Check:
+    found = judge(look.candidates, stays, look.sighting.captured_at)
+    plate, vehicle_class = (found.stay.plate, found.stay.vehicle_class) if found.stay else look.readings[0]
+    is_class_known = look.sighting.vehicle_class is not None or found.stay is not None or len(look.readings) == 1
     return Check(
-        id=sessions.new_id(received_at),
+        id=sessions.new_id(look.received_at),
         plate=plate,
         vehicle_class=vehicle_class if is_class_known else None,
         verdict=found.verdict,
@@ -199,24 +246,57 @@ def _check(sighting: Sighting, readings: list[tuple[str, str]], found: Finding, 
         session=found.stay.id if found.stay else None,
         expired_for_seconds=None if found.expired_for is None else found.expired_for // timedelta(seconds=1),
         near_plates=[],
-        captured_at=sighting.captured_at,
+        captured_at=look.sighting.captured_at,
     )
 
 
+# In the order of the keys: two groups wait for each other's, but never in a circle.
 _STORE = """
 INSERT INTO parking_check (id, client, plate, vehicle_class, zone_code, verdict, reasons, session_id,
-                           expired_for_seconds, near_plates, position, accuracy, captured_at, received_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
-        ST_SetSRID(ST_MakePoint(%s::double precision, %s::double precision), 4326), %s, %s, %s)
+                           expired_for_seconds, near_plates, position, accuracy, captured_at, received_at,
+                           idempotency_key, request_hash)
+SELECT id, client, plate, vehicle_class, zone, verdict, reasons, session, expired_for_seconds, near_plates,
+       ST_SetSRID(ST_MakePoint(lng, lat), 4326), accuracy, captured_at, received_at, key, decode(hash, 'hex')
+  FROM json_to_recordset(%s) AS c(
+       id uuid, client text, plate text, vehicle_class text, zone text, verdict text, reasons text[], session uuid,
+       expired_for_seconds integer, near_plates text[], lng double precision, lat double precision,
+       accuracy double precision, captured_at timestamptz, received_at timestamptz, key text, hash text)
+ ORDER BY client, key
+ON CONFLICT (client, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+RETURNING id
 """
+_FIRST = """
+SELECT request_hash, id, plate, vehicle_class, verdict, reasons, zone_code, session_id, expired_for_seconds,
+       near_plates, captured_at
+  FROM parking_check WHERE client = %s AND idempotency_key = %s AND received_at > %s
+"""
+_FREE = (
+    "UPDATE parking_check SET idempotency_key = NULL WHERE client = %s AND idempotency_key = %s AND received_at <= %s"
+)
 
 
-def _store(connection: psycopg.Connection, client: str, sighting: Sighting, made: Check, received_at: datetime) -> None:
-    lat, lng, accuracy = sighting.position or (None, None, None)
-    connection.execute(
-        _STORE,
-        (
-            made.id, client, made.plate, made.vehicle_class, made.zone, made.verdict, made.reasons, made.session,
-            made.expired_for_seconds, made.near_plates, lng, lat, accuracy, made.captured_at, received_at,
-        ),
-    )  # fmt: skip
+def _store(connection: psycopg.Connection, looks: Sequence[Look], made: Sequence[Check]) -> set[UUID]:
+    """Store the checks; the ids of those whose key was free."""
+    rows = [_row(look, one) for look, one in zip(looks, made, strict=True)]
+    return {row[0] for row in connection.execute(_STORE, (orjson.dumps(rows).decode(),))}
+
+
+def _row(look: Look, made: Check) -> dict[str, Any]:
+    lat, lng, accuracy = look.sighting.position or (None, None, None)
+    key, request_hash = look.key or (None, b"")
+    where = {"lat": lat, "lng": lng, "accuracy": accuracy}
+    asked = {"client": look.client, "received_at": look.received_at, "key": key, "hash": request_hash.hex()}
+    return made._asdict() | where | asked
+
+
+def _repeated(connection: psycopg.Connection, look: Look) -> Check | ZoneError:
+    """The answer where the key was taken; a key of yesterday is freed, for the next try."""
+    assert look.key is not None
+    try:
+        first = first_answer(connection, look.client, look.key, look.received_at)
+    except errors.KeyConflict as conflict:
+        return conflict
+    if first is None:
+        connection.execute(_FREE, (look.client, look.key[0], look.received_at - KEY_MEMORY))
+        return errors.Overtaken("the idempotency key was free again only now")
+    return first

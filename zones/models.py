@@ -99,3 +99,5 @@ class ParkingCheck(Base):
     accuracy: Mapped[float | None]
     captured_at: Mapped[datetime]
     received_at: Mapped[datetime]
+    idempotency_key: Mapped[str | None]
+    request_hash: Mapped[bytes | None]

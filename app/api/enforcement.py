@@ -2,16 +2,16 @@
 
 from typing import Any
 
-import psycopg
 from flask import Response, g
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from app.api.blueprint import Blueprint, answer_once
+from app import idempotency, parking
+from app.api.blueprint import Blueprint, answer, idempotency_key
 from app.api.fields import Instant, local, plate, vehicle_class, zone_code
 from app.errors import BadBody, MalformedBody
 from app.resources import resources
 from zones import errors
-from zones.enforcement import VERDICTS, Check, Position, Sighting, check
+from zones.enforcement import VERDICTS, Check, Position, Sighting
 
 enforcement = Blueprint(
     "enforcement", __name__, url_prefix="/v1/enforcement", description="Plate checks, for wardens in the street"
@@ -85,14 +85,6 @@ def check_json(made: Check) -> dict[str, Any]:
     }
 
 
-def run_check(connection: psycopg.Connection, body: dict[str, Any]) -> dict[str, Any]:
-    """Judge and store what a valid body says."""
-    position = Position(**body["position"]) if body["position"] else None
-    sighting = Sighting(body["plate"], body["vehicle_class"], body["zone"], position, body["captured_at"])
-    held = resources()
-    return check_json(check(connection, held.catalogue.places, g.identity.subject, sighting, held.clock.now()))
-
-
 @enforcement.route("/checks", methods=["POST"])
 @enforcement.allow("warden")
 @enforcement.repeatable
@@ -109,4 +101,6 @@ def make_check(body: dict[str, Any]) -> Response:
 
     `captured_at` may be 10 seconds ahead of the service's clock, and must be less than 24 hours back.
     """
-    return answer_once(body, lambda connection: run_check(connection, body), 201)
+    sighting = Sighting(**body | {"position": body["position"] and Position(**body["position"])})
+    made = parking.check(resources(), g.identity.subject, idempotency_key(), idempotency.digest(body), sighting)
+    return answer(check_json(made), 201)

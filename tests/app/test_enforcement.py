@@ -1,8 +1,11 @@
 """Plate checks over HTTP: what a warden's phone sees, second by second over each boundary."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 import shapely
+from flask import Flask
 from shapely.geometry import shape
 
 from app import jobs
@@ -240,6 +243,33 @@ class TestIdempotency:
         check(client, key="k")
         answer = check(client, "30A-999.99", key="k")
         assert (answer.status_code, answer.json["code"]) == (422, "idempotency_conflict")
+
+    def test_first_answer_comes_again_when_the_body_would_be_refused_by_now(self, client: Client, clock: SteppedClock):
+        first = check(client, key="k")
+        clock.advance(hours=23)
+        late = EIGHT.replace("08:00", "07:00")
+        clock.at("2026-10-15T06:30")
+        second = check(client, key="late", captured_at=late)
+        clock.at("2026-10-15T07:30")
+        assert check(client, captured_at=late).json["code"] == "captured_at_too_late"
+        assert check(client, key="late", captured_at=late).json == second.json
+        assert check(client, key="k").json == first.json
+
+    def test_key_is_free_again_after_a_day(self, client: Client, clock: SteppedClock, database_url: str):
+        first = check(client, key="k")
+        clock.advance(hours=24)
+        again = check(client, key="k", captured_at="2026-10-15T08:00:00+07:00")
+        assert again.status_code == 201 and again.json["id"] != first.json["id"]
+        with psycopg.connect(database_url) as connection:
+            assert connection.execute("SELECT count(*) FROM parking_check").fetchone() == (2,)
+
+    def test_same_key_many_times_at_once_is_one_check(self, app: Flask, database_url: str):
+        app.test_client_class = Client
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: check(app.test_client(), key="k").json["id"], range(24)))
+        assert len(set(answers)) == 1
+        with psycopg.connect(database_url) as connection:
+            assert connection.execute("SELECT count(*) FROM parking_check").fetchone() == (1,)
 
     def test_refused_check_is_not_remembered(self, client: Client):
         assert check(client, key="k", zone="XX-999").status_code == 404

@@ -1,5 +1,6 @@
 """Plate checks: the verdict by rule and instant, and the sessions that it rests on."""
 
+import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from sqlalchemy import Engine
 
 from tests.zones.parked import active, at, past, zone
 from zones import enforcement, errors, places, sessions
-from zones.enforcement import GRACE, REACH, Position, Sighting, Stay, judge
+from zones.enforcement import GRACE, REACH, Check, Position, Sighting, Stay, judge
 
 SECOND = timedelta(seconds=1)
 NOON = at("2026-10-14T12:00")
@@ -168,9 +169,8 @@ def connection(engine: Engine, empty_database: str) -> Iterator[psycopg.Connecti
 
 
 def ids_about(connection: psycopg.Connection, instant: datetime) -> set[UUID]:
-    query = "SELECT id FROM sessions_about(%s, %s, %s, %s)"
-    keys = (["30A-123.45", "30A-123.45"], ["car", "motorbike"])
-    return {row[0] for row in connection.execute(query, (*keys, instant, REACH)).fetchall()}
+    seen = [{"plate": "30A-123.45", "vehicle_class": each, "at": instant.isoformat()} for each in ("car", "motorbike")]
+    return {row[0] for row in connection.execute("SELECT id FROM sessions_about(%s, %s)", (json.dumps(seen), REACH))}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -208,6 +208,12 @@ class Counting:
         return self.connection.execute(query, *arguments)
 
 
+def checked(connection: Any, held: places.Places, client: str, sighting: Sighting, received_at: datetime) -> Check:
+    (made,) = enforcement.check(connection, [enforcement.look(held, client, sighting, received_at)])
+    assert isinstance(made, Check)
+    return made
+
+
 def sighting(**changes: Any) -> Sighting:
     values = {"plate": "30a12345", "vehicle_class": None, "zone": HERE, "position": None, "captured_at": NOON}
     return Sighting(**values | changes)
@@ -217,7 +223,7 @@ def test_a_check_is_two_statements_and_is_stored_with_who_where_and_when(connect
     session = active(connection, NOON - SECOND, NOON + SECOND)
     counting, received = Counting(connection), NOON + SECOND
     seen = sighting(position=Position(21.0205, 105.8505, 7.5))
-    made = enforcement.check(counting, places.load(connection), "warden", seen, received)
+    made = checked(counting, places.load(connection), "warden", seen, received)
     assert len(counting.statements) == 2
     row = connection.execute(
         "SELECT id, client, plate, vehicle_class, zone_code, verdict, reasons, session_id, expired_for_seconds, "
@@ -233,7 +239,7 @@ def test_a_refused_check_leaves_nothing(connection):
     held = places.load(connection)
     for changes in ({"plate": "?"}, {"zone": "XX-001"}, {"captured_at": NOON - REACH}):
         with pytest.raises(errors.ZoneError):
-            enforcement.check(connection, held, "warden", sighting(**changes), NOON)
+            checked(connection, held, "warden", sighting(**changes), NOON)
     assert connection.execute("SELECT count(*) FROM parking_check").fetchone() == (0,)
 
 
@@ -246,7 +252,7 @@ def test_an_open_strict_stay_was_paid_for_until_the_maximum_stay(connection):
 
     def verdict(instant: datetime) -> tuple:
         seen = sighting(zone=ELSEWHERE, captured_at=instant)
-        made = enforcement.check(connection, held, "warden", seen, NOON)
+        made = checked(connection, held, "warden", seen, NOON)
         return made.verdict, made.expired_for_seconds
 
     assert verdict(NOON - timedelta(hours=6) - SECOND) == ("paid", None)
@@ -270,7 +276,7 @@ def test_a_stopped_session_keeps_when_its_time_would_have_been_over(connection, 
     assert stored == (over, NOON)
     held = places.load(connection)
     seen = [
-        enforcement.check(connection, held, "warden", sighting(captured_at=instant), over).verdict
+        checked(connection, held, "warden", sighting(captured_at=instant), over).verdict
         for instant in (NOON - SECOND, NOON, NOON + GRACE, over)
     ]
     assert seen == ["paid", "grace", "expired", "expired"], "unused time pays for nothing"
@@ -279,7 +285,24 @@ def test_a_stopped_session_keeps_when_its_time_would_have_been_over(connection, 
 def test_a_text_that_fits_two_vehicles_names_the_one_that_is_parked(connection):
     active(connection, NOON - SECOND, NOON + SECOND, plate="29-E1 1234", vehicle_class="motorbike")
     held = places.load(connection)
-    made = enforcement.check(connection, held, "warden", sighting(plate="29E11234"), NOON)
+    made = checked(connection, held, "warden", sighting(plate="29E11234"), NOON)
     assert (made.verdict, made.plate, made.vehicle_class) == ("paid", "29-E1 1234", "motorbike")
-    made = enforcement.check(connection, held, "warden", sighting(plate="29E11235"), NOON)
+    made = checked(connection, held, "warden", sighting(plate="29E11235"), NOON)
     assert (made.verdict, made.plate, made.vehicle_class) == ("unpaid", "29E-112.35", None)
+
+
+def test_a_group_of_checks_has_an_answer_each_and_a_key_only_one(connection):
+    """Four checks in two statements; the repeated key has the first answer, its other body none."""
+    active(connection, NOON - SECOND, NOON + SECOND)
+    held, counting = places.load(connection), Counting(connection)
+    seen, other = sighting(), sighting(plate="30A-999.99")
+    keys = [("k", b"1"), ("k", b"1"), ("k", b"2"), None]
+    looks = [
+        enforcement.look(held, "warden", one, NOON, key)
+        for one, key in zip((seen, seen, other, other), keys, strict=True)
+    ]
+    first, again, conflict, free = enforcement.check(counting, looks)
+    assert first == again and first.verdict == "paid"
+    assert isinstance(conflict, errors.KeyConflict) and free.verdict == "unpaid"
+    assert len(counting.statements) == 4, "two for all, one for each repetition"
+    assert connection.execute("SELECT count(*) FROM parking_check").fetchone() == (2,)
