@@ -6,6 +6,7 @@ from app import errors
 from app.api import documents, enforcement, monitoring, operations, quotes, reports, sessions, zones
 from app.availability import Map
 from app.config import Settings
+from app.fast_path import FastPath
 from app.resources import Resources, make_resources
 
 BLUEPRINTS = (
@@ -33,5 +34,6 @@ def create_app(settings: Settings, resources: Resources | None = None) -> Flask:
     for blueprint in BLUEPRINTS:
         api.register_blueprint(blueprint)
     documents.register(app, api)
+    app.wsgi_app = FastPath(app, held)  # type: ignore[method-assign]
     held.catalogue.keep_fresh()
     return app

@@ -85,6 +85,11 @@ def check_json(made: Check) -> dict[str, Any]:
     }
 
 
+def request_hash(key: str | None, sighting: Sighting) -> bytes:
+    """What tells two sightings of one key apart; nothing where there is no key."""
+    return b"" if key is None else idempotency.digest(sighting._asdict())
+
+
 @enforcement.route("/checks", methods=["POST"])
 @enforcement.allow("warden")
 @enforcement.repeatable
@@ -102,5 +107,6 @@ def make_check(body: dict[str, Any]) -> Response:
     `captured_at` may be 10 seconds ahead of the service's clock, and must be less than 24 hours back.
     """
     sighting = Sighting(**body | {"position": body["position"] and Position(**body["position"])})
-    made = parking.check(resources(), g.identity.subject, idempotency_key(), idempotency.digest(body), sighting)
+    key = idempotency_key()
+    made = parking.check(resources(), g.identity.subject, key, request_hash(key, sighting), sighting)
     return answer(check_json(made), 201)

@@ -101,7 +101,7 @@ def measure(app: Flask) -> None:
 
     def finish(response: Response) -> Response:
         route = request.url_rule.rule if request.url_rule else "(none)"
-        _seconds(request.method, route, response.status_code).observe(time.perf_counter() - g.began)
+        seconds_of(request.method, route, response.status_code).observe(time.perf_counter() - g.began)
         return response
 
     app.before_request(begin)
@@ -109,6 +109,6 @@ def measure(app: Flask) -> None:
 
 
 @cache
-def _seconds(method: str, route: str, status: int) -> Histogram:
+def seconds_of(method: str, route: str, status: int) -> Histogram:
     """The figures of one kind of answer; looking them up by label costs more than counting."""
     return SECONDS.labels(method, route, status)

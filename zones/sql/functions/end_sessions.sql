@@ -14,10 +14,12 @@ DECLARE
     v_over parking_session[];
 BEGIN
     SELECT array_agg(f.over) INTO v_over
-      FROM (SELECT over_session(a, CASE WHEN a.admission = 'advisory' THEN a.over_at ELSE p_now END, p_ended_by, p_now,
-                                NULL, NULL) AS over
-              FROM active_session a WHERE a.id = ANY (p_ids) AND a.over_at <= p_now
-             ORDER BY a.id FOR UPDATE) f;
+      FROM (SELECT o AS over
+              FROM (SELECT a FROM active_session a WHERE a.id = ANY (p_ids) AND a.over_at <= p_now
+                     ORDER BY a.id FOR UPDATE) f(a)
+             CROSS JOIN LATERAL over_session(
+                   f.a, CASE WHEN (f.a).admission = 'advisory' THEN (f.a).over_at ELSE p_now END, p_ended_by, p_now, NULL,
+                   NULL) o) f;
     RETURN QUERY
         WITH counts AS MATERIALIZED (
             SELECT * FROM close_sessions((SELECT array_agg(o) FROM unnest(v_over) o WHERE o.fee IS NOT NULL))

@@ -10,8 +10,8 @@
 --      full           the zone is strict and has no place left
 --      unknown_zone   the zone keeps no count for this class
 --      again          what stood in the way is gone by now
--- Plates are taken in their order, then zones in theirs, so that two groups wait for each other but never in a circle.
--- Zones come last: their rows' locks are what a busy zone queues for.
+-- Plates are taken in their order, then zones in theirs (advisory ones first, as in close_sessions), so that two groups wait
+-- for each other but never in a circle. Zones come last: their rows' locks are what a busy zone queues for.
 CREATE OR REPLACE FUNCTION start_sessions(p_starts json) RETURNS TABLE (
     members bigint[], outcome text, id uuid, started_at timestamptz, rate_version text,
     version bigint, occupied integer, capacity integer, next_over timestamptz
@@ -24,6 +24,7 @@ DECLARE
     v_wanted active_session[];
     v_inserted uuid[];
     v_admitted uuid[];
+    v_strict uuid[];
     v_since timestamptz;
     v_room integer;
     z record;
@@ -42,9 +43,10 @@ BEGIN
           JOIN zone_occupancy o USING (zone_code, vehicle_class)
          ORDER BY s.plate, s.vehicle_class, s.ordinality
         ON CONFLICT DO NOTHING
-        RETURNING id
+        RETURNING id, admission
     )
-    SELECT COALESCE(array_agg(id), '{}') INTO v_inserted FROM inserted;
+    SELECT COALESCE(array_agg(id), '{}'), COALESCE(array_agg(id) FILTER (WHERE admission = 'strict'), '{}')
+      INTO v_inserted, v_strict FROM inserted;
     v_admitted := v_inserted;
 
     -- After the insert on purpose: it waited for a stop of a key's own session that was under way.
@@ -68,11 +70,25 @@ BEGIN
         SELECT array_agg(a.id) INTO v_admitted FROM active_session a WHERE a.id = ANY (v_admitted);
     END IF;
 
+    -- An advisory zone takes all who come, so one statement does for all such zones.
+    RETURN QUERY
+        UPDATE zone_occupancy o
+           SET occupied = o.occupied + cardinality(w.members),
+               version = o.version + 1,
+               next_over = LEAST(o.next_over, w.over_at)
+          FROM (SELECT s.zone_code, s.vehicle_class, array_agg(s.ordinality) AS members, min(s.over_at) AS over_at
+                  FROM unnest(v_wanted) WITH ORDINALITY s
+                 WHERE s.id = ANY (v_admitted) AND s.id <> ALL (v_strict)
+                 GROUP BY s.zone_code, s.vehicle_class
+                 ORDER BY s.zone_code, s.vehicle_class) w
+         WHERE o.zone_code = w.zone_code AND o.vehicle_class = w.vehicle_class
+        RETURNING w.members, 'started', NULL::uuid, NULL::timestamptz, NULL::text, o.version, o.occupied, o.capacity, o.next_over;
+
     FOR z IN
         SELECT s.zone_code, s.vehicle_class, array_agg(s.ordinality ORDER BY s.ordinality) AS members,
                min(s.over_at) AS over_at
           FROM unnest(v_wanted) WITH ORDINALITY s
-         WHERE s.id = ANY (v_admitted)
+         WHERE s.id = ANY (v_admitted) AND s.id = ANY (v_strict)
          GROUP BY s.zone_code, s.vehicle_class
          ORDER BY s.zone_code, s.vehicle_class
     LOOP

@@ -21,7 +21,9 @@ AS $$
 DECLARE
     v_found active_session[];
     v_members bigint[];
+    v_outcomes text[];
     v_over parking_session[];
+    v_stopped parking_session[];
 BEGIN
     SELECT array_agg(f.session) INTO v_found
       FROM (SELECT a AS session
@@ -30,25 +32,31 @@ BEGIN
              ORDER BY a.id FOR UPDATE OF a) f;
 
     IF v_found IS NOT NULL THEN
-        SELECT array_agg(f.member), array_agg(f.over) INTO v_members, v_over
-          FROM (SELECT DISTINCT ON (a.id) s.member,
-                       -- Another process's clock may be a little ahead of ours: never before the start.
-                       over_session(a, COALESCE(s.stopped_at, GREATEST(s.now, a.started_at)), 'driver', s.now, s.key,
-                                    s.stopped_at) AS over
+        SELECT array_agg(f.member), array_agg(f.outcome), array_agg(f.over) INTO v_members, v_outcomes, v_over
+          FROM (SELECT DISTINCT ON (a.id) s.member, o AS over,
+                       CASE WHEN o.ended_at < o.started_at THEN 'before_start'
+                            WHEN o.admission = 'advisory' AND o.ended_at >= o.over_at THEN 'expired'
+                            WHEN o.fee IS NULL THEN 'unpriced'
+                            ELSE 'stopped' END AS outcome
                   FROM stop_calls(p_stops) s
                   JOIN unnest(v_found) a ON a.id = s.id AND a.client = s.client
+                       -- Another process's clock may be a little ahead of ours: never before the start.
+                 CROSS JOIN LATERAL over_session(
+                       a, COALESCE(s.stopped_at, GREATEST(s.now, a.started_at)), 'driver', s.now, s.key, s.stopped_at) o
                  ORDER BY a.id, s.member) f;
+        v_stopped := v_over;
+        IF 'stopped' <> ANY (v_outcomes) THEN
+            SELECT array_agg(v_over[m.position]) INTO v_stopped
+              FROM unnest(v_outcomes) WITH ORDINALITY m(outcome, position) WHERE m.outcome = 'stopped';
+        END IF;
         RETURN QUERY
-            WITH counts AS MATERIALIZED (
-                SELECT * FROM close_sessions((SELECT array_agg(o) FROM unnest(v_over) o WHERE stop_outcome(o) = 'stopped'))
-            )
-            SELECT m.member, stop_outcome(o), o.id, o.client, o.zone_code, o.plate, o.vehicle_class, o.started_at, o.ends_at,
-                   o.ended_at, o.ended_by, o.payment_method, o.rate_version, o.fee,
+            WITH counts AS MATERIALIZED (SELECT * FROM close_sessions(v_stopped))
+            SELECT v_members[o.ordinality], v_outcomes[o.ordinality], o.id, o.client, o.zone_code, o.plate, o.vehicle_class,
+                   o.started_at, o.ends_at, o.ended_at, o.ended_by, o.payment_method, o.rate_version, o.fee,
                    c.version, c.occupied, c.capacity, c.next_over
-              FROM unnest(v_members) WITH ORDINALITY m(member, position)
-             CROSS JOIN LATERAL (SELECT (v_over[m.position]).*) o
+              FROM unnest(v_over) WITH ORDINALITY o
               LEFT JOIN counts c ON c.zone_code = o.zone_code AND c.vehicle_class = o.vehicle_class
-                    AND stop_outcome(o) = 'stopped';
+                    AND v_outcomes[o.ordinality] = 'stopped';
         IF cardinality(v_members) = json_array_length(p_stops) THEN
             RETURN;
         END IF;
@@ -80,12 +88,4 @@ CREATE OR REPLACE FUNCTION stop_calls(p_stops json) RETURNS TABLE (
       FROM ROWS FROM (json_to_recordset(p_stops) AS (
                id uuid, started_at timestamptz, client text, stopped_at timestamptz, now timestamptz, key text))
            WITH ORDINALITY s(id, started_at, client, stopped_at, now, key, member)
-$$;
-
--- What a stop of a running session comes to.
-CREATE OR REPLACE FUNCTION stop_outcome(o parking_session) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN o.ended_at < o.started_at THEN 'before_start'
-                WHEN o.admission = 'advisory' AND o.ended_at >= o.over_at THEN 'expired'
-                WHEN o.fee IS NULL THEN 'unpriced'
-                ELSE 'stopped' END
 $$;
