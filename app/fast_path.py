@@ -1,10 +1,10 @@
 """The three POSTs that a rush hour is made of (start, stop, check), answered before Flask is asked.
 
-Flask, werkzeug and marshmallow cost such a request more than all that the service itself does for it (the figures are in
-docs/benchmarks.md, "The fast path"). So this WSGI layer stands before Flask. It takes a request only where everything
-about it is ordinary: the exact path, a known key of the right role, a plain JSON body that strict types accept. Whatever
-else comes goes on to Flask untouched, which alone knows how bad input is refused; and what a use case refuses, Flask's
-own error table answers. So each rule still stands in one place, and this one only may not accept more than the
+Flask, werkzeug and marshmallow cost such a request more than all that the service itself does for it (figures: "The
+fast path" in docs/benchmarks.md). So this WSGI layer stands before Flask. It takes a request only where everything
+about it is ordinary: the exact path, a known key of the right role, a plain JSON body that strict types accept.
+Whatever else comes goes on to Flask untouched, which alone knows how bad input is refused; and what a use case refuses,
+Flask's own error table answers. So each rule still stands in one place. This layer only must not accept more than the
 schemas do: tests/app/test_fast_path.py sends the same requests both ways and compares all that comes back.
 """
 
