@@ -9,7 +9,32 @@ from bench.errors import BenchError
 
 # No burst may meet a full zone: a refusal is cheaper than a start, and the figures would be those of refusals.
 CAPACITY = 10_000_000
-ZONES_IN_BOX = 50
+ZONES_IN_BOX = 500
+# How often each shipped zone is repeated beside itself (degrees east and north, some 60 m), so that a map of 500 zones
+# has zones to leave out. No two copies have a side in line.
+COPIES = ((0.000613, 0.000207), (-0.000271, 0.000659), (0.000347, -0.000533))
+_COPY = """
+WITH copied AS (
+    INSERT INTO zone (id, code, name, street, district_code, rate_area, kind, admission, max_stay_minutes,
+                      capacity_source, geometry, published_at, updated_at, valid_from)
+    SELECT gen_random_uuid(), code || '-' || %(copy)s, name, street, district_code, rate_area, kind, admission,
+           max_stay_minutes, capacity_source, ST_Translate(geometry, %(east)s, %(north)s), published_at, updated_at,
+           valid_from
+      FROM zone WHERE valid_to IS NULL AND code = ANY (%(codes)s)
+    RETURNING code
+)
+INSERT INTO zone_occupancy (zone_code, vehicle_class, admission, capacity)
+SELECT copied.code, o.vehicle_class, o.admission, o.capacity
+  FROM zone_occupancy o JOIN copied ON copied.code = o.zone_code || '-' || %(copy)s
+"""
+
+
+def repeat(connection: psycopg.Connection) -> None:
+    """Put the copies of the shipped zones beside them: same shapes, names and rates, codes of their own."""
+    codes = [row[0] for row in connection.execute("SELECT code FROM zone WHERE valid_to IS NULL").fetchall()]
+    for copy, (east, north) in enumerate(COPIES, 1):
+        connection.execute(_COPY, {"copy": str(copy), "east": east, "north": north, "codes": codes})
+    connection.execute("ANALYZE zone, zone_occupancy")
 
 
 def open_wide(connection: psycopg.Connection) -> list[str]:
@@ -24,6 +49,18 @@ def running(connection: psycopg.Connection, drivers: Sequence[str], most: int) -
     keys = {f"driver-{n}": key for n, key in enumerate(drivers, 1)}
     rows = connection.execute("SELECT id, client FROM active_session ORDER BY id LIMIT %s", (most,)).fetchall()
     return [f"{session} {keys[client]}" for session, client in rows]
+
+
+def sightings(connection: psycopg.Connection, most: int) -> list[str]:
+    """At most `most` running sessions of cars, as check.lua wants them: plate, zone, and a point in it (lat, lng)."""
+    rows = connection.execute(
+        """SELECT plate, zone_code, ST_Y(p.point), ST_X(p.point)
+             FROM (SELECT plate, zone_code FROM active_session WHERE vehicle_class = 'car' ORDER BY id DESC LIMIT %s) a
+             JOIN zone z ON z.code = a.zone_code AND z.valid_to IS NULL
+            CROSS JOIN LATERAL (SELECT ST_PointOnSurface(z.geometry) AS point) p""",
+        (most,),
+    ).fetchall()
+    return [f"{plate} {zone} {lat:.6f} {lng:.6f}" for plate, zone, lat, lng in rows]
 
 
 def boxes(features: Sequence[dict[str, Any]], number: int = ZONES_IN_BOX) -> list[str]:

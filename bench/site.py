@@ -1,43 +1,42 @@
 """One measuring place: the bench's database, the servers on it, their loads, and a burst of one load."""
 
 import contextlib
-import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import psycopg
 from redis import Redis
 
 from app.stack import Stack, prepare_database
-from bench import city, cpu, reference
+from bench import city, cpu, reference, requests
 from bench.errors import BenchError
 from bench.load import Burst, Client
-from bench.servers import DATABASE, Reference, Service
+from bench.servers import DATABASE, Service
 
 DRIVERS = 64
-# More numbers than any client sends in a second, so that no two bursts share a plate.
-NUMBERS_A_SECOND = 20_000
+# More starts than any client sends in a second, so that no two bursts share a plate.
+NUMBERS_A_SECOND = 10_000
 SETTLE_SECONDS = 10.0
 LOOK_SECONDS = 0.05
-# Sessions laid ready for a burst of stops: so many times as the fastest burst so far would use.
-SPARE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One kind of request. `rows` counts what each of its answers must have left in the database."""
+    """One kind of request. `rows` counts what each of its answers must have left in the database.
+
+    `beside` is other traffic that runs while it is measured.
+    """
 
     name: str
     server: Service
     script: str
     arguments: Callable[[int], list[str]]
     rows: str | None = None
+    beside: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,47 +57,26 @@ class Site:
     redis: Redis
     client: Client
     zones: list[str]
+    database: str = DATABASE
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
     next_number: int = 1
     fastest: dict[str, float] = field(default_factory=dict)
-    _drivers: list[str] = field(default_factory=list)
 
     @property
     def database_url(self) -> str:
-        return self.stack.database_url(DATABASE)
-
-    def loads_of(self, service: Service) -> list[Load]:
-        """The loads of the full service, which must run."""
-        self._drivers = json.loads(service.keys_path.read_text())["drivers"]
-        self._file("keys", self._drivers)
-        self._file("zones", self.zones)
-        paths = [f"/v1/zones?bbox={box}" for box in city.boxes(_features(f"{service.url}/v1/zones?limit=1000"))]
-        for path in paths:
-            if len(_features(service.url + path % 0)) != city.ZONES_IN_BOX:
-                raise BenchError(f"{path % 0} does not answer with {city.ZONES_IN_BOX} zones")
-        start = Load("start", service, "start", self._start_arguments, "SELECT count(*) FROM active_session")
-        stop = Load(
-            "stop", service, "stop", lambda seconds: self._stop_arguments(start, seconds),
-            "SELECT count(*) FROM parking_session",
-        )  # fmt: skip
-        return [start, stop, Load("map", service, "map", lambda seconds: [*self._take_numbers(seconds), *paths])]
-
-    def loads_of_reference(self, server: Reference) -> list[Load]:
-        """The loads of the reference application, which must run."""
-        return [
-            Load("ceiling", server, "ceiling", self._ceiling_arguments, "SELECT count(*) FROM ref_session"),
-            Load("bare_json", server, "get", lambda _: ["/json"]),
-        ]
+        return self.stack.database_url(self.database)
 
     def measure(self, load: Load, warm_seconds: int, seconds: int) -> Measured:
         """Warm up, then one burst. Raises BenchError where an answer was no success or left nothing behind."""
-        if warm_seconds:
-            self.warm(load, warm_seconds)
-        before = self._settled(load)
-        arguments = load.arguments(seconds)
-        meter = cpu.Meter(self._groups(load.server))
-        burst = self._send(load, arguments, seconds)
-        cost = _cost(meter, burst)
-        left = self._settled(load) - before
+        with load.beside():
+            if warm_seconds:
+                self.warm(load, warm_seconds)
+            before = self.settled(load)
+            arguments = load.arguments(seconds)
+            meter = cpu.Meter(self._groups(load.server))
+            burst = self._send(load, arguments, seconds)
+            cost = _cost(meter, burst)
+        left = self.settled(load) - before
         if load.rows and not burst.requests <= left <= burst.requests + self.client.connections:
             raise BenchError(f"{load.name}: {burst.requests} answers, but {left} rows: not every answer was true")
         return Measured(burst, cost)
@@ -133,65 +111,57 @@ class Site:
         self.fastest[load.name] = max(burst.rps, self.fastest.get(load.name, 0.0))
         return burst
 
-    def _settled(self, load: Load) -> int:
+    def settled(self, load: Load) -> int:
         """The rows of this load, once the requests are through that the client left behind."""
         if load.rows is None:
             return 0
         deadline, last = time.monotonic() + SETTLE_SECONDS, -1
-        while (rows := self._number(load.rows)) != last:
+        while (rows := self.number(load.rows)) != last:
             if time.monotonic() > deadline:
                 raise BenchError(f"{load.name}: its rows still grow {SETTLE_SECONDS:.0f} s after the burst")
             last = rows
             time.sleep(LOOK_SECONDS)
         return rows
 
-    def _number(self, query: str) -> int:
+    def number(self, query: str) -> int:
+        """What a query counts."""
         row = self.connection.execute(query).fetchone()
         assert row is not None
         return int(row[0])
 
-    def _take_numbers(self, seconds: int) -> list[str]:
+    def take_numbers(self, seconds: int) -> list[str]:
+        """Numbers that no other burst has: the first of them and the number of threads, as the scripts want them."""
         first = self.next_number
         self.next_number += NUMBERS_A_SECOND * seconds
+        if self.next_number > requests.PLATES:
+            raise BenchError("no plates are left: take fewer rounds or shorter bursts")
         return [str(first), str(self.client.threads)]
 
-    def _start_arguments(self, seconds: int) -> list[str]:
-        return [*self._take_numbers(seconds), str(self.folder / "keys"), str(self.folder / "zones")]
-
-    def _ceiling_arguments(self, seconds: int) -> list[str]:
-        return [*self._take_numbers(seconds), str(len(self.zones))]
-
-    def _stop_arguments(self, start: Load, seconds: int) -> list[str]:
-        if start.name not in self.fastest:
-            self.warm(start, 1)
-        expected = max(self.fastest["start"], self.fastest.get("stop", 0.0))
-        needed = round(seconds * expected * SPARE) + 10 * self.client.connections
-        assert start.rows is not None
-        while self._number(start.rows) < needed:
-            self.warm(start, 1)
-            self._settled(start)
-        self._file("sessions", city.running(self.connection, self._drivers, needed))
-        return [*self._take_numbers(seconds), str(self.folder / "sessions")]
-
-    def _file(self, name: str, lines: Sequence[str]) -> None:
+    def file(self, name: str, lines: Sequence[str]) -> None:
+        """Write a file for the scripts."""
         (self.folder / name).write_text("".join(f"{line}\n" for line in lines))
+
+    def paths(self, *names: str) -> list[str]:
+        """Where the scripts find these files."""
+        return [str(self.folder / name) for name in names]
 
 
 @contextlib.contextmanager
-def open_site(stack: Stack, client: Client) -> Iterator[Site]:
-    """Make the database `bench` with the shipped city and the reference tables; drop it at the end."""
-    url = prepare_database(stack, DATABASE, fresh=True)
+def open_site(stack: Stack, client: Client, database: str = DATABASE) -> Iterator[Site]:
+    """Make the database with the shipped city, its zones repeated, and the reference tables; drop it at the end."""
+    url = prepare_database(stack, database, fresh=True)
     try:
         with (
             TemporaryDirectory(prefix="iparking-bench-") as folder,
             psycopg.connect(url, autocommit=True) as connection,
             Redis.from_url(stack.redis_url) as redis,
         ):
+            city.repeat(connection)
             zones = city.open_wide(connection)
             reference.make_tables(connection, len(zones), city.CAPACITY)
-            yield Site(stack, Path(folder), connection, redis, client, zones)
+            yield Site(stack, Path(folder), connection, redis, client, zones, database)
     finally:
-        stack.drop_database(DATABASE)
+        stack.drop_database(database)
 
 
 @contextlib.contextmanager
@@ -206,11 +176,3 @@ def serving(server: Service) -> Iterator[Service]:
 
 def _cost(meter: cpu.Meter, burst: Burst) -> dict[str, float]:
     return {name: seconds / burst.requests * 1e6 for name, seconds in meter.used().items()}
-
-
-def _features(url: str) -> list[dict[str, Any]]:
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return list(json.load(answer)["features"])
-    except urllib.error.URLError as error:
-        raise BenchError(f"{url}: {error}") from error

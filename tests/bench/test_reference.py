@@ -1,6 +1,7 @@
 """The references do what the issue of the benchmark says: one guarded UPDATE, one INSERT."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -14,7 +15,7 @@ def tables(empty_database: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(empty_database, autocommit=True) as connection:
         reference.make_tables(connection, zones=3, capacity=2)
         yield connection
-        connection.execute("DROP TABLE ref_zone, ref_session")
+        connection.execute("DROP TABLE ref_zone, ref_session, ref_plate")
 
 
 def counts(connection: psycopg.Connection) -> tuple[list[int], int]:
@@ -29,10 +30,11 @@ def columns(connection: psycopg.Connection, table: str) -> list[str]:
 
 
 def test_tables_have_nothing_but_these_columns_and_their_primary_keys(tables: psycopg.Connection) -> None:
-    indexes = "SELECT indexname FROM pg_indexes WHERE tablename IN ('ref_zone', 'ref_session') ORDER BY 1"
+    indexes = "SELECT indexname FROM pg_indexes WHERE tablename LIKE 'ref\\_%' ORDER BY 1"
+    assert columns(tables, "ref_plate") == ["id", "zone", "plate"]
     assert columns(tables, "ref_zone") == ["id", "occ", "cap"]
     assert columns(tables, "ref_session") == ["id", "zone", "plate"]
-    assert tables.execute(indexes).fetchall() == [("ref_session_pkey",), ("ref_zone_pkey",)]
+    assert tables.execute(indexes).fetchall() == [("ref_plate_pkey",), ("ref_session_pkey",), ("ref_zone_pkey",)]
 
 
 def test_statement_admits_up_to_the_capacity_and_not_one_more(tables: psycopg.Connection) -> None:
@@ -48,6 +50,20 @@ def test_ceiling_view_answers_201_until_the_zone_is_full(empty_database: str, ta
     assert tables.execute("SELECT id, zone, plate FROM ref_session ORDER BY id").fetchall() == [
         (answer.get_json()["id"], 1, "30A-123.45") for answer in answers[:2]
     ]
+
+
+def test_bare_read_answers_with_the_row_it_is_asked_for(empty_database: str, tables: psycopg.Connection) -> None:
+    client = reference.create_application(empty_database).test_client()
+    assert client.get("/read/5").get_json() == {"id": 5, "zone": 3, "plate": "30A-5"}
+    assert client.get(f"/read/{reference.PLATES + 1}").status_code == 404
+
+
+def test_bare_bytes_are_those_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "answer").write_bytes(b'{"type":"FeatureCollection"}')
+    monkeypatch.setenv(reference.BYTES_FILE, str(tmp_path / "answer"))
+    reference._answer.cache_clear()
+    assert reference.create_application("").test_client().get("/bytes?bbox=1").data == b'{"type":"FeatureCollection"}'
+    reference._answer.cache_clear()
 
 
 def test_pgbench_runs_the_very_same_statement(empty_database: str, tables: psycopg.Connection) -> None:

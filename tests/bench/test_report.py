@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 
 from bench import report
 from bench.load import Burst
+from bench.openloop import Timings
 from bench.site import Measured
 
-LOADS = ("ceiling", "bare_json", "start", "stop", "map", "pgbench")
+LOADS = ("ceiling", "start", "stop", "check", "bare_read", "map", "bare_bytes", "hot_zone", "hot_ceiling", "pgbench")
 
 
 def measured(rps: float, cpu_us: float = 100.0) -> Measured:
@@ -23,7 +24,24 @@ def test_ratio_is_the_median_of_paired_ratios_and_not_the_ratio_of_medians() -> 
     found = report.summary(rounds)
     assert found["ratio_rounds"]["start"] == [0.9, 0.9, 0.25]
     assert found["ratios"]["start"] == 0.9
-    assert found["targets"]["start"] == {"at_least": 0.5, "met": True}
+    assert found["targets"]["start"] == {"at_least": 1.0, "met": False}
+
+
+def test_only_what_was_measured_is_reported() -> None:
+    found = report.summary([{"start": measured(1100), "ceiling": measured(1000)}])
+    assert (found["ratios"], set(found["targets"])) == ({"start": 1.1}, {"start"})
+    assert "open_loop" not in found and "ceiling_to_pgbench" not in found
+
+
+def test_open_loop_is_met_up_to_half_more_than_the_ceilings_own_p99() -> None:
+    opened = report.Open(700.0)
+    for slower in (1.0, 1.5, 1.6):
+        opened.add("ceiling", Timings([0.0], [0.010], [0.0]))
+        opened.add("start", Timings([0.0], [0.010 * slower], [0.0]))
+    found = report.summary([], opened)
+    assert found["ratio_rounds"]["open_loop_p99"] == [1.0, 1.5, 1.6]
+    assert found["open_loop"]["target"] == {"at_most": 1.5, "met": True}
+    assert (found["open_loop"]["rate"], found["open_loop"]["start"]["p99_ms"]) == (700.0, 15.0)
 
 
 def test_cpu_of_a_request_is_the_sum_of_all_who_served_it() -> None:
