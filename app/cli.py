@@ -12,6 +12,8 @@ import click
 PROGRAM = "./iparking"
 ENVIRONMENTS = ("production", "development", "test", "simulation")
 KINDS = ("districts", "wards", "zones", "rates")
+# How long a command waits for Redis where no request waits for the command.
+PATIENT_SECONDS = 5.0
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON, and nothing else, on standard output.")
 database = click.option("--database", default="iparking", show_default=True, help="Name of the database.")
@@ -206,16 +208,20 @@ def rebuild(database: str, json_: bool) -> None:
     \b
     Example: ./iparking rebuild
     """
-    import psycopg
-    from redis import Redis
+    import contextlib
 
+    import psycopg
+
+    from app.config import Settings
     from app.database import database_id
+    from app.resources import make_redis
     from app.stack import Stack, prepare_database
     from zones import occupancy
 
     with Stack() as stack, psycopg.connect(prepare_database(stack, database)) as connection:
-        copies = occupancy.Copies(Redis.from_url(stack.redis_url), database_id(connection))
-        written = occupancy.rebuild(connection, copies)
+        settings = Settings(stack.database_url(database), stack.redis_url, redis_timeout_seconds=PATIENT_SECONDS)
+        with contextlib.closing(make_redis(settings)) as redis:
+            written = occupancy.rebuild(connection, occupancy.Copies(redis, database_id(connection)))
     report({"database": database, "copies": written}, json_, f"{written} counts copied to Redis")
 
 

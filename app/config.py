@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 ENVIRONMENTS = ("production", "development", "test", "simulation")
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 
 
 class BadSetting(Exception):
@@ -32,6 +33,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.environment not in ENVIRONMENTS:
             raise BadSetting(f"IPARKING_ENV: {self.environment!r} is none of {', '.join(ENVIRONMENTS)}")
+        if self.redis_url.partition("://")[0] not in REDIS_SCHEMES:
+            raise BadSetting(f"IPARKING_REDIS_URL: does not begin with {', '.join(REDIS_SCHEMES)} and ://")
         if self.clock_start is None and self.clock_anchor is None and self.clock_speed == 1.0:
             return
         if self.environment != "simulation":

@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 
 import psycopg
 from flask import current_app
-from redis import Redis
 from sqlalchemy import Engine
 
 from app.catalogue import Catalogue
 from app.clock import Clock, make_clock
-from app.config import Settings
+from app.config import BadSetting, Settings
 from app.database import ThreadConnections, make_engine
 from app.errors import Unavailable
 from app.grouping import Group
 from app.identity.keys import Keys, load_keys
 from billing.gateways import METHODS, Gateway
 from billing.gateways.fake import FakeGateway
+from zones.nodes import Nodes, connect
 from zones.occupancy import Copies
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Resources:
     clock: Clock
     engine: Engine
     connections: ThreadConnections
-    redis: Redis
+    redis: Nodes
     keys: Keys
     catalogue: Catalogue
     gateways: Mapping[str, Gateway]
@@ -85,10 +85,12 @@ def make_gateways(settings: Settings) -> Mapping[str, Gateway]:
     return {method: fake for method in METHODS if method != "cash"}
 
 
-def make_redis(settings: Settings) -> Redis:
-    """A client that gives up fast: copies are never worth waiting for."""
-    timeout = settings.redis_timeout_seconds
-    return Redis.from_url(settings.redis_url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=None)
+def make_redis(settings: Settings) -> Nodes:
+    """A client that gives up fast: copies are never worth waiting for. Raises BadSetting where the URL is wrong."""
+    try:
+        return connect(settings.redis_url, settings.redis_timeout_seconds)
+    except ValueError as error:
+        raise BadSetting(f"IPARKING_REDIS_URL: {error}") from None
 
 
 def make_resources(settings: Settings) -> Resources:

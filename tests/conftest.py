@@ -31,6 +31,8 @@ from app.city import load_default_city
 from app.config import Settings
 from app.database import sqlalchemy_url, upgrade
 from app.resources import Resources, make_resources
+from tests.redis_cluster import RedisCluster, running_cluster
+from zones.nodes import connect
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = {"empty": "iparking_test_empty", "city": "iparking_test_city"}
@@ -165,6 +167,13 @@ def redis_url(worker_id: str) -> str:
     return url
 
 
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """A Redis Cluster of this worker's own; a test that harms it waits until it is whole again."""
+    with running_cluster() as cluster:
+        yield cluster
+
+
 class SteppedClock:
     """A clock that a test moves by hand."""
 
@@ -211,10 +220,13 @@ def resources(database_url: str, redis_url: str, keys_path: Path, clock: Stepped
     held.close()
 
 
-@pytest.fixture
-def lonely_client(resources: Resources) -> Iterator["Client"]:
-    """A client of a service whose Redis is dead (nobody listens on its port)."""
-    lonely = replace(resources, redis=Redis.from_url("redis://127.0.0.1:1/0", retry=None))
+DEAD = {"one": "redis://127.0.0.1:1/0", "cluster": "redis+cluster://127.0.0.1:1,127.0.0.1:2/0"}
+
+
+@pytest.fixture(params=DEAD.values(), ids=DEAD)
+def lonely_client(resources: Resources, request: pytest.FixtureRequest) -> Iterator["Client"]:
+    """A client of a service whose Redis, of either kind, is dead (nobody listens on its ports)."""
+    lonely = replace(resources, redis=connect(request.param, 0.25))
     app = create_app(lonely.settings, lonely)
     app.test_client_class = Client
     yield app.test_client()  # type: ignore[misc]

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from importlib import resources
 
 import psycopg
-from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 
+from zones.nodes import Nodes
 from zones.sessions import EPOCH, Count
 
 log = logging.getLogger(__name__)
@@ -46,10 +46,9 @@ def _decode(key: Key, text: bytes | str) -> Count:
 class Copies:
     """The copies in Redis. All keys of a zone carry the same hash tag; all keys begin with the database's id."""
 
-    def __init__(self, redis: Redis, database_id: str) -> None:
+    def __init__(self, redis: Nodes, database_id: str) -> None:
         self._redis = redis
         self._database_id = database_id
-        self._pusher = redis.connection_pool.make_connection()
         self._changed = threading.Condition()
         self._pending: dict[Key, Count] = {}
         self._sending: dict[Key, Count] = {}
@@ -102,10 +101,9 @@ class Copies:
                 self._sending = {}
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._closed, PACE_SECONDS)
-        self._pusher.disconnect()
 
     def _send(self, counts: Iterable[Count]) -> None:
-        """One round trip for all: the commands go out in one packet over a connection of the thread's own."""
+        """One round trip for all. What a node of a cluster did not take, the reconciler repairs."""
         if time.monotonic() < self._rest_until:
             return
         commands = [
@@ -113,23 +111,19 @@ class Copies:
             for count in counts
         ]
         try:
-            self._pusher.send_packed_command(self._pusher.pack_commands(commands))
-            for _ in commands:
-                self._pusher.read_response()
+            self._redis.send(commands)
         except RedisError as error:
-            self._pusher.disconnect()
             self._rest(error)
 
     def overwrite(self, counts: Iterable[Count]) -> None:
-        """Replace copies whatever they hold. Raises CopiesAway."""
+        """Replace copies whatever they hold. Raises CopiesAway where not every one could be."""
+        commands = [("SET", self.key(count.zone, count.vehicle_class), _encode(count)) for count in counts]
         with self._guard():
-            pipeline = self._redis.pipeline(transaction=False)
-            for count in counts:
-                pipeline.set(self.key(count.zone, count.vehicle_class), _encode(count))
-            pipeline.execute()
+            if commands and None in self._redis.send(commands):
+                raise ConnectionError("not every copy could be overwritten")
 
     def read(self, keys: Sequence[Key]) -> dict[Key, Count]:
-        """The copies that are there, in one look-up. Raises CopiesAway."""
+        """The copies that are there and can be had, in one look-up. Raises CopiesAway."""
         with self._guard():
             own = self._own()  # before the look-up: what is sent meanwhile is found in one of the two
             texts = self._redis.mget([self.key(*key) for key in keys]) if keys else []

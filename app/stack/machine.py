@@ -101,7 +101,7 @@ class Stack:
             ("redis", self.given_redis, self.redis),
         ):
             if given is not None:
-                found[name] = {"running": None, "process": None, "port": urlsplit(given).port, "given": True}
+                found[name] = {"running": None, "process": None, "port": _port(given), "given": True}
                 continue
             process = server.process()
             pid = process.pid if process else None
@@ -225,6 +225,14 @@ class Stack:
         with (self.root / "run" / "stack.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _port(url: str) -> int | None:
+    """The port in a URL; None where it has none, or several (the seeds of a Redis Cluster)."""
+    try:
+        return urlsplit(url).port
+    except ValueError:
+        return None
 
 
 def _checked(name: str) -> str:

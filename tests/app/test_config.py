@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from app.clock import RealClock, ScaledClock, make_clock
 from app.config import BadSetting, Settings
+from app.resources import make_redis
 
 URLS = {"IPARKING_DATABASE_URL": "postgresql://u@127.0.0.1/d", "IPARKING_REDIS_URL": "redis://127.0.0.1/0"}
 SCALED = {
@@ -28,6 +29,8 @@ def test_defaults_are_production_with_the_real_clock():
     [
         ({"IPARKING_DATABASE_URL": ""}, "IPARKING_DATABASE_URL"),
         ({"IPARKING_REDIS_URL": ""}, "IPARKING_REDIS_URL"),
+        ({"IPARKING_REDIS_URL": "127.0.0.1:6379"}, "IPARKING_REDIS_URL"),
+        ({"IPARKING_REDIS_URL": "cluster://127.0.0.1:6379"}, "IPARKING_REDIS_URL.*redis.cluster"),
         ({"IPARKING_ENV": "prod"}, "IPARKING_ENV"),
         ({"IPARKING_ENV": "production"}, "IPARKING_ENV=simulation"),
         ({"IPARKING_CLOCK_SPEED": "fast"}, "IPARKING_CLOCK_SPEED"),
@@ -40,6 +43,21 @@ def test_defaults_are_production_with_the_real_clock():
 def test_bad_setting_is_named(change: dict[str, str], named: str):
     with pytest.raises(BadSetting, match=named):
         Settings.from_environment(URLS | SCALED | change)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix", "redis+cluster", "rediss+cluster"])
+def test_every_kind_of_redis_is_known(scheme: str):
+    settings = Settings.from_environment(URLS | {"IPARKING_REDIS_URL": f"{scheme}://127.0.0.1:1/0"})
+    make_redis(settings).close()
+
+
+@pytest.mark.parametrize(
+    "url", ["redis+cluster://:secret@127.0.0.1:1/3", "redis+cluster://:secret@h:p", "redis://:secret@h:p"]
+)
+def test_bad_redis_url_is_named_without_its_password(url: str):
+    with pytest.raises(BadSetting, match="IPARKING_REDIS_URL") as refusal:
+        make_redis(Settings.from_environment(URLS | {"IPARKING_REDIS_URL": url}))
+    assert "secret" not in str(refusal.value)
 
 
 @given(st.floats(0.1, 10_000), st.floats(0, 1e6))

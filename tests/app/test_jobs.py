@@ -70,7 +70,7 @@ def test_reconciler_heals_lost_wrong_and_foreign_copies(client: Client, resource
     assert jobs.reconcile(resources) == 0
     right = copy_of(resources)
     resources.copies.flush()
-    resources.redis.delete(resources.copies.key(ZONE, "car"))
+    resources.redis.send([("DEL", resources.copies.key(ZONE, "car"))])
     assert jobs.reconcile(resources) == 1 and copy_of(resources) == right
     resources.copies.overwrite([right._replace(occupied=9)])
     assert jobs.reconcile(resources) == 1 and copy_of(resources) == right
