@@ -5,7 +5,8 @@ from contextlib import suppress
 
 import psutil
 import psycopg
-from redis import Redis
+
+from zones.nodes import Nodes
 
 Group = Callable[[], Mapping[int, float]]
 
@@ -61,10 +62,9 @@ def postmaster(connection: psycopg.Connection) -> int:
     return psutil.Process(connection.info.backend_pid).ppid()
 
 
-def redis_process(redis: Redis) -> list[int]:
-    """Redis's process; none where it runs on another machine."""
-    pid = int(redis.info("server")["process_id"])
-    return [pid] if _is_called(pid, "redis-server") else []
+def redis_processes(redis: Nodes) -> list[int]:
+    """Redis's processes, those of a cluster's masters among them; none that runs on another machine."""
+    return [pid for pid in redis.process_ids() if _is_called(pid, "redis-server")]
 
 
 def _is_called(pid: int, name: str) -> bool:

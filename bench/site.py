@@ -9,18 +9,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psycopg
-from redis import Redis
 
 from app.stack import Stack, prepare_database
 from bench import city, cpu, reference, requests
 from bench.errors import BenchError
 from bench.load import Burst, Client
 from bench.servers import DATABASE, Service
+from zones.nodes import Nodes, connect
 
 DRIVERS = 64
 # More starts than any client sends in a second, so that no two bursts share a plate.
 NUMBERS_A_SECOND = 10_000
 SETTLE_SECONDS = 10.0
+REDIS_TIMEOUT_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 
 
@@ -54,7 +55,7 @@ class Site:
     stack: Stack
     folder: Path
     connection: psycopg.Connection
-    redis: Redis
+    redis: Nodes
     client: Client
     zones: list[str]
     database: str = DATABASE
@@ -98,7 +99,7 @@ class Site:
         groups: dict[str, cpu.Group] = {"server": lambda: cpu.seconds_used(server.processes())}
         if cpu.is_here(self.connection):
             groups["postgresql"] = lambda: cpu.seconds_used(cpu.backends(self.connection))
-        redis = cpu.redis_process(self.redis)
+        redis = cpu.redis_processes(self.redis)
         if redis:
             groups["redis"] = lambda: cpu.seconds_used(redis)
         return groups
@@ -154,7 +155,7 @@ def open_site(stack: Stack, client: Client, database: str = DATABASE) -> Iterato
         with (
             TemporaryDirectory(prefix="iparking-bench-") as folder,
             psycopg.connect(url, autocommit=True) as connection,
-            Redis.from_url(stack.redis_url) as redis,
+            contextlib.closing(connect(stack.redis_url, REDIS_TIMEOUT_SECONDS)) as redis,
         ):
             city.repeat(connection)
             zones = city.open_wide(connection)
