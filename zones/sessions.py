@@ -179,8 +179,8 @@ SELECT members, outcome, id, started_at, rate_version, version, occupied, capaci
 def start(connection: psycopg.Connection, calls: Sequence[Start]) -> list[Started | ZoneError]:
     """Admit vehicles: of each its active session and its zone's count, or neither; all in one transaction.
 
-    The refusals: ZoneFull, AlreadyParked, UnknownZone, KeyConflict; SessionInTheWay where the plate's last session must
-    first be closed; Overtaken.
+    The refusals: ZoneFull, AlreadyParked, UnknownZone, ClassNotServed, KeyConflict; SessionInTheWay where the plate's
+    last session must first be closed; Overtaken.
     """
     answers: dict[int, Started | ZoneError] = {}
     rows = connection.execute(_START, (orjson.dumps([call.columns() for call in calls]).decode(),))
@@ -202,6 +202,7 @@ _REFUSED_STARTS: dict[str, Callable[[Start, UUID], ZoneError]] = {
     "full": lambda call, _: errors.ZoneFull(f"zone {call.zone} has no place left for a {call.vehicle_class}"),
     "unknown_zone": lambda call, _: errors.UnknownZone(f"zone {call.zone} has no places for a {call.vehicle_class}"),
     "conflict": lambda call, _: errors.KeyConflict("the idempotency key was used with another request"),
+    "not_served": lambda call, _: errors.ClassNotServed(f"zone {call.zone} has no places for a {call.vehicle_class}"),
     "over": lambda _, session_id: errors.SessionInTheWay(session_id),
     "again": lambda call, _: errors.Overtaken(f"{call.plate} is being started and stopped by others at this moment"),
 }

@@ -159,6 +159,32 @@ def test_a_key_is_free_again_after_a_day(connection):
     assert start(connection, again)[0].id == again.id
 
 
+def test_a_class_without_places_is_not_served_whatever_the_admission(connection):
+    connection.execute("UPDATE zone_occupancy SET capacity = 0")
+    answers = start(connection, call("30A-000.01"), call("30A-000.02", GARAGE), call("30A-000.03", "XX-001"))
+    assert answers == [errors.ClassNotServed, errors.ClassNotServed, errors.UnknownZone]
+    assert counts(connection) == {KERB: 0, GARAGE: 0} and running(connection) == {}
+
+
+def test_a_session_gives_its_place_back_though_admission_was_turned_while_it_started(connection, url):
+    """The zone becomes strict between the session's row, which says advisory, and the zone's count."""
+    over_at = NOON + HOUR
+    with (
+        psycopg.connect(url) as turning,
+        psycopg.connect(url, autocommit=True) as starting,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        turning.execute("UPDATE zone_occupancy SET admission = 'strict' WHERE zone_code = %s", (KERB,))
+        started = pool.submit(start, starting, call("30A-000.01"))
+        waits = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s"
+        while connection.execute(waits, (starting.info.backend_pid,)).fetchone() != (True,):
+            assert not started.done()
+        turning.commit()
+        assert started.result()[0].zone_count.next_over == over_at
+    sessions.release_over(connection, over_at)
+    assert counts(connection)[KERB] == 0
+
+
 def test_unknown_zone_and_session_in_the_way_harm_no_other(connection):
     over = call("30A-000.01", at=NOON - 2 * HOUR)
     start(connection, over)

@@ -24,8 +24,9 @@ BEGIN
     IF FOUND THEN RETURN; END IF;
 
     RETURN QUERY
-        SELECT CASE WHEN EXISTS (SELECT FROM zone_occupancy z WHERE z.zone_code = p_zone AND z.vehicle_class = p_class)
-                    THEN 'again' ELSE 'unknown_zone' END,
+        SELECT COALESCE((SELECT CASE WHEN z.capacity = 0 THEN 'not_served' ELSE 'again' END
+                           FROM zone_occupancy z WHERE z.zone_code = p_zone AND z.vehicle_class = p_class),
+                        'unknown_zone'),
                NULL::uuid, NULL::timestamptz, NULL::text;
 END
 $$;

@@ -8,6 +8,7 @@
 --      already_parked another session of this plate and class runs
 --      over           such a session is past its time and must be closed first: id
 --      full           the zone is strict and has no place left
+--      not_served     the zone has no places for this class
 --      unknown_zone   the zone keeps no count for this class
 --      again          what stood in the way is gone by now
 -- Plates are taken in their order, then zones in theirs (advisory ones first, as in close_sessions), so that two groups wait
@@ -41,6 +42,7 @@ BEGIN
                s.fee_amount
           FROM unnest(v_wanted) WITH ORDINALITY s
           JOIN zone_occupancy o USING (zone_code, vehicle_class)
+         WHERE o.capacity > 0
          ORDER BY s.plate, s.vehicle_class, s.ordinality
         ON CONFLICT DO NOTHING
         RETURNING id, admission
@@ -70,7 +72,8 @@ BEGIN
         SELECT array_agg(a.id) INTO v_admitted FROM active_session a WHERE a.id = ANY (v_admitted);
     END IF;
 
-    -- An advisory zone takes all who come, so one statement does for all such zones.
+    -- An advisory zone takes all who come, so one statement does for all such zones. Which a zone is was read with the insert:
+    -- it may have been turned since.
     RETURN QUERY
         UPDATE zone_occupancy o
            SET occupied = o.occupied + cardinality(w.members),
@@ -85,8 +88,7 @@ BEGIN
         RETURNING w.members, 'started', NULL::uuid, NULL::timestamptz, NULL::text, o.version, o.occupied, o.capacity, o.next_over;
 
     FOR z IN
-        SELECT s.zone_code, s.vehicle_class, array_agg(s.ordinality ORDER BY s.ordinality) AS members,
-               min(s.over_at) AS over_at
+        SELECT s.zone_code, s.vehicle_class, array_agg(s.ordinality ORDER BY s.ordinality) AS members
           FROM unnest(v_wanted) WITH ORDINALITY s
          WHERE s.id = ANY (v_admitted) AND s.id = ANY (v_strict)
          GROUP BY s.zone_code, s.vehicle_class
@@ -94,9 +96,7 @@ BEGIN
     LOOP
         members := z.members;
         UPDATE zone_occupancy o
-           SET occupied = o.occupied + cardinality(members),
-               version = o.version + 1,
-               next_over = CASE WHEN o.admission = 'advisory' THEN LEAST(o.next_over, z.over_at) ELSE o.next_over END
+           SET occupied = o.occupied + cardinality(members), version = o.version + 1
          WHERE o.zone_code = z.zone_code AND o.vehicle_class = z.vehicle_class
            AND (o.admission = 'advisory' OR o.occupied + cardinality(members) <= o.capacity)
         RETURNING 'started', o.version, o.occupied, o.capacity, o.next_over
