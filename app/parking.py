@@ -14,6 +14,7 @@ import psycopg
 
 from app.resources import Resources, Run
 from billing import rates
+from billing.errors import NoRate
 from billing.rates import Bill, Rate
 from zones import enforcement, errors, plates, sessions
 from zones.enforcement import Check, Look, Sighting
@@ -92,14 +93,29 @@ def start(resources: Resources, client: str, key: str | None, request: StartRequ
 
     Raises InvalidPlate, ClassNotServed, UnknownZone, NoRate, MaxStayExceeded, ZoneFull, AlreadyParked, KeyConflict.
     """
+    started_at = sessions.floor_to_millisecond(resources.clock.now())
+    try:
+        new = _plan(resources, client, key, request, started_at)
+    except (ZoneError, NoRate):  # it may not have been so the first time
+        first = key and _answered_before(resources, client, key, request, started_at)
+        if first:
+            return first
+        raise
+    started = _insist(resources, _start_together, new, started_at)
+    return _first_answer(resources, new, started)
+
+
+def _plan(
+    resources: Resources, client: str, key: str | None, request: StartRequest, started_at: datetime
+) -> sessions.Start:
+    """The session as it would be, by what is in force now."""
     place = _place(resources, request.zone, request.vehicle_class)
     plate = plates.parse(request.plate, request.vehicle_class).text
-    started_at = sessions.floor_to_millisecond(resources.clock.now())
     rate = resources.catalogue.rates.at(place.rate_area, request.vehicle_class, started_at)
     longest = _max_stay(place, rate)
     _check_minutes(request.minutes or 0, longest)
     ends_at = None if request.minutes is None else started_at + timedelta(minutes=request.minutes)
-    new = sessions.Start(
+    return sessions.Start(
         id=sessions.new_id(started_at),
         client=client,
         key=key,
@@ -114,8 +130,19 @@ def start(resources: Resources, client: str, key: str | None, request: StartRequ
         payment_method=request.payment_method,
         price=_agree(rate, started_at, longest),
     )
-    started = _insist(resources, _start_together, new, started_at)
-    return _first_answer(resources, new, started)
+
+
+def _answered_before(
+    resources: Resources, client: str, key: str, request: StartRequest, now: datetime
+) -> Session | None:
+    """The first answer to a key whose request would be refused by now; None where it has none. Raises KeyConflict."""
+    try:
+        plate = plates.parse(request.plate, request.vehicle_class).text
+    except ZoneError:
+        return None
+    again = request._replace(plate=plate)
+    started = sessions.find_started(resources.connections.get(), client, key, *again, now=now)
+    return started and _first_answer(resources, again, started)
 
 
 def _start_together(
@@ -146,10 +173,10 @@ def _insist(resources: Resources, run: Run[Call, Answer], call: Call, now: datet
     raise errors.Overtaken("others are starting and stopping the same at this moment")
 
 
-def _first_answer(resources: Resources, new: sessions.Start, started: sessions.Started) -> Session:
+def _first_answer(resources: Resources, new: sessions.Start | StartRequest, started: sessions.Started) -> Session:
     """The session as it was answered first, also where this answer is a repetition after it was extended or stopped."""
     ends_at = None if new.minutes is None else started.started_at + timedelta(minutes=new.minutes)
-    if started.zone_count is not None:
+    if isinstance(new, sessions.Start) and started.zone_count is not None:
         fee = new.price.owed((ends_at or started.started_at) - started.started_at)
     else:
         rate = resources.catalogue.rates.version(started.rate_version)

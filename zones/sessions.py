@@ -208,6 +208,32 @@ _REFUSED_STARTS: dict[str, Callable[[Start, UUID], ZoneError]] = {
 }
 
 
+_FIND_STARTED = "SELECT outcome, id, started_at, rate_version FROM explain_start(%s, %s, %s, %s, %s, %s, %s, %s)"
+
+
+def find_started(
+    connection: psycopg.Connection,
+    client: str,
+    key: str,
+    zone: str,
+    plate: str,
+    vehicle_class: str,
+    minutes: int | None,
+    payment_method: str,
+    *,
+    now: datetime,
+) -> Started | None:
+    """What a key's first start was answered, None where the key is not remembered. Raises KeyConflict."""
+    asked = (plate, vehicle_class, client, key, zone, now, minutes, payment_method)
+    row = connection.execute(_FIND_STARTED, asked).fetchone()
+    if row is not None and row[0] == "conflict":
+        raise errors.KeyConflict("the idempotency key was used with another request")
+    if row is None or row[0] != "repeated":
+        return None
+    _, session_id, started_at, rate_version = row
+    return Started(session_id, started_at, rate_version, None)
+
+
 def check_stop(call: StopCall) -> StopCall:
     """The call as it is carried out: to the millisecond, as starts are, so that the end that is charged is the end that
     is shown. Raises StoppedInFuture, StoppedTooLate, UnknownSession.
