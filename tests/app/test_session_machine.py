@@ -1,0 +1,226 @@
+"""The service beside a model of it, through random days: starts, extensions, stops, jobs, and a city that changes."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+import shapely
+from flask import Flask
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from app import create_app, jobs
+from app.config import Settings
+from app.resources import Resources, make_resources
+from tests.app.city_in_memory import City, Stay, ZoneFacts
+from tests.conftest import CLEARED, HANOI, Client, SteppedClock, copy_of
+from zones import imports
+from zones.imports.reader import ZoneRecord
+from zones.imports.shapes import canonical
+
+DEEP = bool(os.environ.get("IPARKING_TEST_DEEP"))
+MORNING = "2026-10-14T08:00:00+07:00"
+ZONES = {"HK-001": ZoneFacts("advisory", 2), "HK-002": ZoneFacts("strict", 2), "HK-003": ZoneFacts("strict", 1)}
+PLATES = [f"30A-{n:03}.00" for n in range(5)]
+KEYS = ["k1", "k2", "k3"]
+
+codes = st.sampled_from(list(ZONES))
+which = st.integers(0, 50)
+steps = st.sampled_from([0.001, 1, 60, 9 * 60, 15 * 60, 30 * 60, 3600, 6 * 3600, 13 * 3600])
+
+
+@pytest.fixture(scope="module")
+def own_city(worker_id: str) -> Iterator[str]:
+    """A city of these tests' own: its zones change."""
+    yield from copy_of("city", f"machine_{worker_id}")
+
+
+@pytest.fixture
+def service(own_city: str, redis_url: str, keys_path: Any, clock: SteppedClock) -> Iterator[Resources]:
+    held = replace(make_resources(Settings(own_city, redis_url, keys_path, "test")), clock=clock)
+    held.catalogue.stop()  # looks when it is told to, so that no run depends on the second it looks in
+    yield held
+    held.close()
+
+
+def record(code: str, facts: ZoneFacts) -> ZoneRecord:
+    number = list(ZONES).index(code)
+    lon = 105.85 + number / 100 + facts.redrawn / 1_000_000
+    return ZoneRecord(
+        code=code, name=code, street="Phố Huế", district_code="002", rate_area="core", kind="kerb",
+        admission=facts.admission, max_stay_minutes=facts.max_stay, capacity={"car": facts.capacity},
+        capacity_source="illustrative", geometry=canonical(shapely.box(lon, 21.02, lon + 0.001, 21.021)),
+    )  # fmt: skip
+
+
+class Days(RuleBasedStateMachine):
+    """Each rule does the same to the service and to the model, and compares what they answer."""
+
+    service: Resources
+    app: Flask
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock: SteppedClock = self.service.clock  # type: ignore[assignment]
+        self.clock.at(MORNING)
+        self.city = City({code: replace(facts) for code, facts in ZONES.items()}, self.clock.now())
+        with psycopg.connect(self.service.settings.database_url, autocommit=True) as connection:
+            connection.execute(f"TRUNCATE {CLEARED}, zone, zone_occupancy")
+        self.service.redis.flushdb()
+        self.put(*ZONES)
+        self.client: Client = self.app.test_client()  # type: ignore[assignment]
+
+    def put(self, *changed: str) -> None:
+        """Import zones as the model has them; the process sees it."""
+        with self.service.engine.begin() as connection:
+            records = [record(code, self.city.zones[code]) for code in changed]
+            imports.apply("zones", connection, records, self.clock.now())
+        self.service.catalogue.refresh()
+
+    def post(self, path: str, body: dict, key: str | None = None) -> Any:
+        return self.client.post(f"/v1/sessions{path}", json=body, role="driver", key=key)
+
+    @rule(
+        plate=st.sampled_from(PLATES), zone=codes, key=st.none() | st.sampled_from(KEYS),
+        minutes=st.none() | st.sampled_from([1, 30, 60, 600, 720]),
+    )  # fmt: skip
+    def start(self, plate: str, zone: str, minutes: int | None, key: str | None) -> None:
+        known = len(self.city.stays)
+        wanted = self.city.start(plate, zone, minutes, key)
+        body = {"zone": zone, "plate": plate, "vehicle_class": "car", "payment_method": "wallet", "minutes": minutes}
+        answer = self.post("", body, key)
+        if isinstance(wanted, str):
+            assert answer.json.get("code") == wanted, answer.json
+            return
+        assert answer.status_code == 201, answer.json
+        if len(self.city.stays) == known:
+            assert answer.data == wanted.first_answer, "a repeated key gets the first answer"
+        wanted.id, wanted.first_answer = answer.json["id"], answer.data
+
+    @precondition(lambda self: self.city.stays)
+    @rule(which=which, back=st.none() | st.sampled_from([0, 0.001, 60, 15 * 60, 15 * 60 + 0.001]))
+    def stop(self, which: int, back: float | None) -> None:
+        stay = self.city.stays[which % len(self.city.stays)]
+        stopped_at = None if back is None else self.city.now - timedelta(seconds=back)
+        wanted = self.city.stop(stay, stopped_at)
+        body = {} if stopped_at is None else {"stopped_at": stopped_at.isoformat()}
+        self.compare(self.post(f"/{stay.id}/stop", body), wanted)
+
+    @precondition(lambda self: self.city.stays)
+    @rule(which=which, minutes=st.sampled_from([1, 30, 600]))
+    def extend(self, which: int, minutes: int) -> None:
+        stay = self.city.stays[which % len(self.city.stays)]
+        wanted = self.city.extend(stay, minutes)
+        self.compare(self.post(f"/{stay.id}/extend", {"minutes": minutes}), wanted)
+
+    @precondition(lambda self: self.city.stays)
+    @rule(which=which)
+    def find(self, which: int) -> None:
+        stay = self.city.stays[which % len(self.city.stays)]
+        self.compare(self.client.get(f"/v1/sessions/{stay.id}", role="driver"), stay)
+
+    def compare(self, answer: Any, wanted: str | Stay) -> None:
+        if isinstance(wanted, str):
+            assert answer.json.get("code") == wanted, answer.json
+            return
+        assert answer.status_code == 200, answer.json
+        facts = {"id": wanted.id, "state": wanted.state(self.city.now), "zone": wanted.zone, "plate": wanted.plate}
+        times = {"ends_at": wanted.ends_at, "ended_at": wanted.shown_end(self.city.now)}
+        assert {name: answer.json[name] for name in facts} == facts
+        assert {name: instant(answer.json[name]) for name in times} == times
+
+    @rule(seconds=steps)
+    def pass_time(self, seconds: float) -> None:
+        self.move(self.clock.now() + timedelta(seconds=seconds))
+
+    @precondition(lambda self: any(stay.over_at > self.city.now for stay in self.city.active()))
+    @rule(which=which, short=st.sampled_from([0, 0, 0.001]))
+    def pass_until_time_is_over(self, which: int, short: float) -> None:
+        ahead = [stay.over_at for stay in self.city.active() if stay.over_at > self.city.now]
+        self.move(max(self.city.now, ahead[which % len(ahead)] - timedelta(seconds=short)))
+
+    def move(self, instant: datetime) -> None:
+        self.clock.instant = self.city.now = instant
+
+    @rule()
+    def give_places_back(self) -> None:
+        jobs.release(self.service)
+        self.city.release()
+
+    @rule()
+    def tidy(self) -> None:
+        jobs.close(self.service)
+        self.city.close()
+
+    @rule(code=codes, capacity=st.integers(0, 3))
+    def change_capacity(self, code: str, capacity: int) -> None:
+        self.change(code, capacity=capacity)
+
+    @rule(code=codes, admission=st.sampled_from(["strict", "advisory"]))
+    def turn_admission(self, code: str, admission: str) -> None:
+        self.change(code, admission=admission)
+
+    @rule(code=codes, max_stay=st.sampled_from([30, 600, 720]))
+    def change_longest_stay(self, code: str, max_stay: int) -> None:
+        self.change(code, max_stay=max_stay)
+
+    @rule(code=codes)
+    def redraw_or_reopen(self, code: str) -> None:
+        self.change(code, redrawn=self.city.zones[code].redrawn + 1)
+
+    def change(self, code: str, **facts: Any) -> None:
+        self.city.zones[code] = replace(self.city.zones[code], is_open=True, **facts)
+        self.put(code)
+
+    @precondition(lambda self: all(facts.is_open for facts in self.city.zones.values()))
+    @rule(code=codes)
+    def close_zone(self, code: str) -> None:
+        self.city.zones[code].is_open = False
+        with self.service.engine.begin() as connection:
+            query = "UPDATE zone SET valid_to = %s WHERE code = %s AND valid_to IS NULL"
+            connection.exec_driver_sql(query, (self.clock.now(), code))
+        self.service.catalogue.refresh()
+
+    @rule()
+    def lose_redis(self) -> None:
+        self.service.copies.flush()
+        self.service.redis.flushdb()
+
+    @invariant()
+    def counts_are_what_the_model_says(self) -> None:
+        for code, facts in self.city.zones.items():
+            answer = self.client.get(f"/v1/zones/{code}/availability")
+            assert answer.status_code == (200 if facts.is_open else 404)
+            if facts.is_open:
+                assert answer.json["car"]["occupied"] == self.city.occupied(code), code
+
+    def teardown(self) -> None:
+        jobs.reconcile(self.service)
+        self.service.copies.flush()
+        checks = self.client.get("/v1/admin/consistency", role="operator").json
+        assert checks["divergences"] == 0, checks
+        with psycopg.connect(self.service.settings.database_url) as connection:
+            query = "SELECT count(*), count(DISTINCT id) FROM parking_session"
+            over = len(self.city.stays) - len(self.city.active())
+            assert connection.execute(query).fetchone() == (over, over)
+            query = "SELECT count(*) FROM payment"
+            assert connection.execute(query).fetchone() == (over,), "each stay that ended is due once"
+
+
+def instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).astimezone(HANOI)
+
+
+def test_service_answers_what_the_model_says(service: Resources):
+    Days.service, Days.app = service, create_app(service.settings, service)
+    Days.app.test_client_class = Client
+    how = settings(
+        max_examples=400 if DEEP else 25, stateful_step_count=60 if DEEP else 40, deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    run_state_machine_as_test(Days, settings=how)
