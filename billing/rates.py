@@ -71,6 +71,10 @@ class Rate:
     max_stay_minutes: int | None = None
     refund: str = "unused"
 
+    def __hash__(self) -> int:
+        """A version names one rate; all fields together would cost a start more than its price does."""
+        return hash(self.version)
+
     @property
     def windows(self) -> Windows:
         """The local clock that cuts a stay."""
@@ -148,15 +152,31 @@ def fee_steps(rate: Rate, start: datetime, until: datetime) -> tuple[tuple[int, 
     path of every start: for 12 hours in Hanoi 8 to 13 µs, by the hour or the turn (Python 3.11, one of 2 shared cores).
     """
     begin, length, free = _span(rate, start, until)
-    after, amounts = ([0], [0]) if free else ([], [])
     if free and length <= free:
-        return tuple(after), tuple(amounts)
-    for offset, total, _ in _WALKERS[rate.unit](rate, begin + free, length - free):
+        return (0,), (0,)
+    if rate.unit != "hour":
+        return _steps(free, _WALKERS[rate.unit](rate, begin + free, length - free))
+    hours, changes = _pattern(rate, begin + free, length - free)
+    return (_remembered_steps if hours <= REMEMBERED_HOURS else _steps_of_pattern)(rate, hours, changes)
+
+
+def _steps(free: int, reached: Iterable[Reached]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    after, amounts = ([0], [0]) if free else ([], [])
+    for offset, total, _ in reached:
         if not amounts or total != amounts[-1]:
             # A unit is owed once the stay has gone past the instant at which it starts; the very first is owed at once.
             after.append(free + offset + 1 if free + offset else 0)
             amounts.append(total)
     return tuple(after), tuple(amounts)
+
+
+def _steps_of_pattern(
+    rate: Rate, hours: int, changes: tuple[tuple[int, str], ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return _steps(rate.free_minutes * MINUTE, _hours_of_pattern(rate, hours, changes))
+
+
+_remembered_steps = lru_cache(maxsize=1024)(_steps_of_pattern)
 
 
 def _span(rate: Rate, start: datetime, end: datetime) -> tuple[int, int, int]:
@@ -170,10 +190,17 @@ def _span(rate: Rate, start: datetime, end: datetime) -> tuple[int, int, int]:
 
 def _hours(rate: Rate, begin: int, length: int) -> tuple[Reached, ...]:
     """Every started hour, at its step or at the night's price, as far as the caps allow."""
-    hours = max(1, -(-length // HOUR))
-    # A cut works from the first hour that starts at or after it, so few patterns of hours and cuts stand for all stays.
-    changes = tuple((-((begin - at) // HOUR), kind) for at, kind in cuts(rate.windows, begin, begin + length))
+    hours, changes = _pattern(rate, begin, length)
     return (_remembered_hours if hours <= REMEMBERED_HOURS else _hours_of_pattern)(rate, hours, changes)
+
+
+def _pattern(rate: Rate, begin: int, length: int) -> tuple[int, tuple[tuple[int, str], ...]]:
+    """How many hours a stay starts, and the index of the hour from which each cut works: the first at or after it.
+
+    Few patterns stand for all stays, so what is worked out for one is remembered.
+    """
+    hours = max(1, -(-length // HOUR))
+    return hours, tuple((-((begin - at) // HOUR), kind) for at, kind in cuts(rate.windows, begin, begin + length))
 
 
 def _hours_of_pattern(rate: Rate, hours: int, changes: tuple[tuple[int, str], ...]) -> tuple[Reached, ...]:
