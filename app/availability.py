@@ -3,6 +3,7 @@
 import threading
 import time
 import zlib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from app.api.fields import local
 from app.resources import Resources
 from zones import occupancy
 from zones.occupancy import CopiesAway, Key
-from zones.places import Place
+from zones.places import Place, Places
 from zones.sessions import Count
 
 # How old a map may be (real seconds).
@@ -26,6 +27,25 @@ class Feature(NamedTuple):
     json: bytes
     known: tuple[Any, ...]
     tag: int
+
+
+class View(NamedTuple):
+    """All zones of one revision, ready for maps, as of an instant (which stands in their JSON so)."""
+
+    places: Places
+    features: dict[str, Feature]  # in the order of places.all
+    jsons: list[bytes]
+    tags: list[int]
+    as_of: bytes
+
+    def of(self, places: Sequence[Place]) -> tuple[bytes, str]:
+        """Some of its zones, in their order, as `collection` gives them."""
+        features = [self.features[place.code] for place in places]
+        return collection([feature.json for feature in features], [feature.tag for feature in features])
+
+    def at(self, positions: Sequence[int]) -> tuple[bytes, str]:
+        """The zones at some positions of places.all, as `collection` gives them."""
+        return collection([self.jsons[n] for n in positions], [self.tags[n] for n in positions])
 
 
 def live(resources: Resources, codes: list[str], now: datetime) -> dict[Key, Count]:
@@ -116,22 +136,21 @@ class Map:
         self._resources = resources
         self._lock = threading.Lock()
         self._made = float("-inf")
-        self._revision = -1
-        self._features: dict[str, Feature] = {}
-        self._as_of = b""
+        self._view: View | None = None
 
-    def features(self) -> dict[str, Feature]:
-        """Every zone by code. Raises Unavailable where no zones could be read yet."""
-        if not self._is_fresh() and self._lock.acquire(blocking=not self._features):
+    def view(self) -> View:
+        """The zones as they were at most a second ago. Raises Unavailable where no zones could be read yet."""
+        if not self._is_fresh() and self._lock.acquire(blocking=self._view is None):
             try:
                 self._make()
             finally:
                 self._lock.release()
-        return self._features
+        assert self._view is not None
+        return self._view
 
     def _is_fresh(self) -> bool:
         is_young = time.monotonic() - self._made <= MAP_AGE_SECONDS
-        return is_young and self._revision == self._resources.catalogue.places.revision
+        return is_young and self._view is not None and self._view.places is self._resources.catalogue.places
 
     def _make(self) -> None:
         if self._is_fresh():
@@ -140,18 +159,26 @@ class Map:
         made, now = time.monotonic(), self._resources.clock.now()
         counts = live(self._resources, list(places.by_code), now)
         as_of = str(local(now)).encode()
-        self._features = {place.code: self._feature(place, counts, now, as_of) for place in places.all}
-        self._made, self._revision, self._as_of = made, places.revision, as_of
+        features = [self._feature(place, counts, now, as_of) for place in places.all]
+        by_code = {place.code: made for place, made in zip(places.all, features, strict=True)}
+        self._view = View(places, by_code, [made.json for made in features], [made.tag for made in features], as_of)
+        self._made = made
 
     def _feature(self, place: Place, counts: dict[Key, Count], now: datetime, as_of: bytes) -> Feature:
         """The last feature with the time of now where nothing else changed: most zones are quiet for a second."""
-        last = self._features.get(place.code)
-        if last is not None and last.known == known_of(place, counts):
-            return last._replace(json=last.json.replace(self._as_of, as_of))
+        last = self._view and self._view.features.get(place.code)
+        if self._view and last and last.known == known_of(place, counts):
+            return last._replace(json=last.json.replace(self._view.as_of, as_of))
         return feature(place, counts, now)
 
 
-def collection(features: list[Feature]) -> tuple[bytes, str]:
-    """A GeoJSON FeatureCollection of these, and its ETag (weak: as_of moves on while nothing else changes)."""
-    body = b'{"type":"FeatureCollection","features":[' + b",".join([feature.json for feature in features]) + b"]}"
-    return body, f'W/"{hash(tuple([feature.tag for feature in features])):x}"'
+def collection(jsons: list[bytes], tags: Sequence[int]) -> tuple[bytes, str]:
+    """A GeoJSON FeatureCollection of these features (a list of the caller's own, which is changed), and its ETag.
+
+    The ETag is weak: as_of moves on while nothing else changes.
+    """
+    # The frame goes into the first and the last part, so that half a megabyte is copied once.
+    jsons = jsons or [b""]
+    jsons[0] = b'{"type":"FeatureCollection","features":[' + jsons[0]
+    jsons[-1] += b"]}"
+    return b",".join(jsons), f'W/"{hash(tuple(tags)):x}"'

@@ -1,8 +1,9 @@
-"""The three POSTs that a rush hour is made of (start, stop, check), answered before Flask is asked.
+"""What a rush hour is made of (start, stop, check, the map of a box), answered before Flask is asked.
 
 Flask, werkzeug and marshmallow cost such a request more than all that the service itself does for it (figures: "The
 fast path" in docs/benchmarks.md). So this WSGI layer stands before Flask. It takes a request only where everything
-about it is ordinary: the exact path, a known key of the right role, a plain JSON body that strict types accept.
+about it is ordinary: the exact path, a known key of the right role, a plain JSON body that strict types accept, or a
+box and nothing else.
 Whatever else comes goes on to Flask untouched, which alone knows how bad input is refused; and what a use case refuses,
 Flask's own error table answers. So each rule still stands in one place. This layer only must not accept more than the
 schemas do: tests/app/test_fast_path.py sends the same requests both ways and compares all that comes back.
@@ -23,10 +24,11 @@ import orjson
 from flask import Flask, g
 
 from app import parking
-from app.api import enforcement, sessions
+from app.api import enforcement, sessions, zones
 from app.api.blueprint import KEY_GRAMMAR
 from app.api.fields import EARLIEST, LATEST
 from app.api.monitoring import seconds_of
+from app.availability import Map
 from app.identity.keys import Identity
 from app.parking import StartRequest
 from app.resources import Resources
@@ -37,6 +39,8 @@ from zones.sessions import StopCall
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
+# Of an ordinary request: the rule of its route, the status, the headers but for the length, and the body.
+Answered = tuple[str, HTTPStatus, list[tuple[str, str]], bytes]
 # Longer bodies than these requests ever have are left to Flask, which knows the limit.
 LONGEST_BODY = 4096
 
@@ -146,6 +150,9 @@ def _reader(body: type[msgspec.Struct]) -> Callable[[bytes], Any]:
 START = Route("/v1/sessions", "driver", _reader(StartBody), _start, HTTPStatus.CREATED)
 STOP = Route("/v1/sessions/<session_id>/stop", "driver", _reader(StopBody), _stop, HTTPStatus.OK)
 CHECK = Route("/v1/enforcement/checks", "warden", _reader(SightingBody), _check, HTTPStatus.CREATED)
+MAP = "/v1/zones"
+_DEGREES = r"(-?\d{1,3}(?:\.\d{1,15})?)"
+_MAP_QUERY = re.compile(f"bbox={_DEGREES},{_DEGREES},{_DEGREES},{_DEGREES}", re.ASCII)
 _EXACT = {START.rule: START, CHECK.rule: CHECK}
 _STOP_PATH = re.compile(r"/v1/sessions/([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})/stop", re.ASCII)
 
@@ -157,29 +164,48 @@ class FastPath:
         self._flask = flask
         self._next = flask.wsgi_app
         self._resources = resources
+        self._map: Map = flask.extensions["iparking_map"]
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] != "POST":
-            return self._next(environ, start_response)
         began = time.perf_counter()
-        raw = None
+        method = environ["REQUEST_METHOD"]
         try:
-            route, session_id = _find(environ["PATH_INFO"])
-            call = Call(self._resources, self._client(environ, route.role), _key(environ), session_id)
-            raw = _raw(environ)
-            answered = route.run(call, _read(route, raw))
+            if method == "POST":
+                rule, status, headers, body = self._post(environ)
+            elif method == "GET" and environ["PATH_INFO"] == MAP:
+                rule, status, headers, body = self._get_map(environ)
+            else:
+                return self._next(environ, start_response)
         except NotOrdinary:
-            if raw is not None:
-                environ["wsgi.input"] = io.BytesIO(raw)
             return self._next(environ, start_response)
         except Exception as error:
             return self._refuse(error, began, environ, start_response)
-        body = orjson.dumps(answered)
-        seconds_of("POST", route.rule, route.status).observe(time.perf_counter() - began)
-        start_response(
-            _STATUS[route.status], [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        )
+        seconds_of(method, rule, status).observe(time.perf_counter() - began)
+        start_response(_STATUS[status], [*headers, ("Content-Length", str(len(body)))])
         return [body]
+
+    def _post(self, environ: Environ) -> Answered:
+        route, session_id = _find(environ["PATH_INFO"])
+        call = Call(self._resources, self._client(environ, route.role), _key(environ), session_id)
+        raw = _raw(environ)
+        environ["wsgi.input"] = io.BytesIO(raw)  # for Flask, should it be asked after all
+        answered = route.run(call, _read(route, raw))
+        return route.rule, route.status, _JSON, orjson.dumps(answered)
+
+    def _get_map(self, environ: Environ) -> Answered:
+        asked = _MAP_QUERY.fullmatch(environ["QUERY_STRING"])
+        if asked is None or "HTTP_IF_NONE_MATCH" in environ:
+            raise NotOrdinary
+        west, south, east, north = map(float, asked.groups())
+        if not (-180 <= west <= east <= 180 and -90 <= south <= north <= 90):
+            raise NotOrdinary
+        view = self._map.view()
+        found = view.places.positions_in_box(west, south, east, north)
+        if len(found) > zones.PAGE:
+            raise NotOrdinary
+        body, etag = view.at(found)
+        headers = [("Content-Type", zones.GEOJSON), ("ETag", etag), ("Cache-Control", zones.CACHE_CONTROL)]
+        return MAP, HTTPStatus.OK, headers, body
 
     def _client(self, environ: Environ, role: str) -> str:
         scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
@@ -201,6 +227,7 @@ class FastPath:
             return response(environ, start_response)
 
 
+_JSON = [("Content-Type", "application/json")]
 _STATUS = {status: f"{status.value} {status.phrase.upper()}" for status in (HTTPStatus.OK, HTTPStatus.CREATED)}
 
 

@@ -4,7 +4,6 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
 
 import psycopg
 import shapely
@@ -62,10 +61,24 @@ class Places:
         self.districts = sorted(districts, key=lambda area: area.code)
         self.by_code = {place.code: place for place in self.all}
         self._tree = shapely.STRtree([place.geometry for place in self.all])
+        self._bounds = shapely.bounds(self._tree.geometries).T.copy()
 
     def in_box(self, west: float, south: float, east: float, north: float) -> list[Place]:
         """Zones that touch a box of degrees, by code."""
-        return self._at(self._tree.query(shapely.box(west, south, east, north), predicate="intersects"))
+        return [self.all[position] for position in self.positions_in_box(west, south, east, north)]
+
+    def positions_in_box(self, west: float, south: float, east: float, north: float) -> list[int]:
+        """Where in `all` the zones stand that touch a box of degrees, in rising order."""
+        box = shapely.box(west, south, east, north)
+        found = self._tree.query(box)  # whose bounds touch it
+        wests, souths, easts, norths = self._bounds[:, found]
+        touching = (wests >= west) & (souths >= south) & (easts <= east) & (norths <= north)
+        # Most of a map's zones lie inside it, which their bounds prove; the others' shapes have to be looked at.
+        doubtful = ~touching
+        touching[doubtful] = shapely.intersects(self._tree.geometries[found[doubtful]], box)
+        positions = found[touching]
+        positions.sort()
+        return list(positions.tolist())
 
     def near(self, lat: float, lng: float, metres: float) -> list[tuple[Place, float]]:
         """Zones within `metres` of a point, nearest first, with their distance in metres."""
@@ -78,10 +91,6 @@ class Places:
         """Zones whose name, street, code or district has every word of the query, accents or not."""
         wanted = fold_words(query).split()
         return [place for place in self.all if all(word in place.words for word in wanted)]
-
-    def _at(self, indexes: Any) -> list[Place]:
-        indexes.sort()
-        return [self.all[index] for index in indexes.tolist()]
 
 
 _ZONES = """

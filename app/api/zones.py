@@ -13,10 +13,13 @@ from app.api.fields import Instant, PlainText
 from app.errors import BadParameter, UnknownResource
 from app.resources import resources
 from zones.models import ADMISSIONS, KINDS, VEHICLE_CLASSES
-from zones.places import Place
+from zones.places import Place, Places
 
 zones = Blueprint("zones", __name__, url_prefix="/v1", description="Districts and zones (RFC 7946), open to all")
 GEOJSON = "application/geo+json"
+CACHE_CONTROL = "no-cache"
+# How many zones a page holds where the request does not say.
+PAGE = 500
 FARTHEST_METRES = 50_000
 
 
@@ -69,7 +72,7 @@ class ZonesQuery(Schema):
     vehicle_class = fields.String(validate=validate.OneOf(VEHICLE_CLASSES))
     q = PlainText(validate=validate.Length(1, 200), metadata={"example": "tran hung dao"})
     cursor = fields.Integer(load_default=0, validate=validate.Range(0, 10_000_000))
-    limit = fields.Integer(load_default=500, validate=validate.Range(1, 1000))
+    limit = fields.Integer(load_default=PAGE, validate=validate.Range(1, 1000))
 
 
 class AvailabilitySchema(Schema):
@@ -159,14 +162,13 @@ def geojson(body: bytes, etag: str, headers: dict[str, str] | None = None) -> Re
     """A GeoJSON answer, or 304 where the client holds the same already."""
     response = Response(body, 200, headers, mimetype=GEOJSON)
     response.headers["ETag"] = etag
-    response.headers["Cache-Control"] = "no-cache"
+    response.headers["Cache-Control"] = CACHE_CONTROL
     # Looking for conditions costs more than making the answer; most requests have none.
     return response.make_conditional(request) if "If-None-Match" in request.headers else response
 
 
-def select(wanted: dict[str, Any]) -> list[Place]:
+def select(places: Places, wanted: dict[str, Any]) -> list[Place]:
     """The zones that a query asks for, in the order of the answer."""
-    places = resources().catalogue.places
     if "near" in wanted:
         found = [place for place, _ in places.near(*wanted["near"], wanted["radius"])]
     else:
@@ -216,10 +218,10 @@ def districts() -> Response:
 @zones.refusals(BadParameter)
 def listing(wanted: dict[str, Any]) -> Response:
     """Zones with availability, at most a second old."""
-    features = current_app.extensions["iparking_map"].features()
-    found = [features[place.code] for place in select(wanted) if place.code in features]
+    view = current_app.extensions["iparking_map"].view()
+    found = select(view.places, wanted)
     first, last = wanted["cursor"], wanted["cursor"] + wanted["limit"]
-    body, etag = availability.collection(found[first:last])
+    body, etag = view.of(found[first:last])
     return geojson(body, etag, next_link(str(last)) if len(found) > last else None)
 
 
@@ -230,7 +232,7 @@ def find(code: str) -> Response:
     """One zone with its availability now."""
     place, now = place_of(code), resources().clock.now()
     made = availability.feature(place, availability.live(resources(), [place.code], now), now)
-    return geojson(made.json, availability.collection([made])[1])
+    return geojson(made.json, availability.collection([made.json], [made.tag])[1])
 
 
 @zones.route("/zones/<code>/availability")

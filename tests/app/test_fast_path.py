@@ -209,6 +209,39 @@ def test_refusals_and_our_own_failures_are_answered_the_same(
     assert through_flask == []
 
 
+numbers = st.one_of(
+    st.floats(105.7, 105.95).map(str), st.floats(20.9, 21.2).map("{:.4f}".format),
+    st.sampled_from(["105", "-0", "1e2", "inf", "", "+1"]),
+    st.integers(-400, 400).map(str), st.text(max_size=5),
+)  # fmt: skip
+boxes = st.one_of(
+    st.lists(numbers, min_size=3, max_size=5).map(",".join),
+    st.tuples(st.floats(105.7, 105.95), st.floats(20.9, 21.2), st.floats(0, 0.1), st.floats(0, 0.1)).map(
+        lambda at: f"{at[0]},{at[1]},{at[0] + at[2]},{at[1] + at[3]}"
+    ),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(box=boxes, more=st.sampled_from(["", "", "", "&limit=2", "&q=hang", "&bbox=1,1,2,2", "&", "#"]))
+@example(box="105.0,20.0,107.0,22.0", more="")
+@example(box="٠,20,107,22", more="")
+@example(box="0,0,1,1", more="")
+def test_any_box_is_answered_the_same(box: str, more: str, client: Client, plain: Client):
+    one, other = (each.get(f"/v1/zones?bbox={box}{more}") for each in (client, plain))
+    assert (one.status, sorted(one.headers), one.data) == (other.status, sorted(other.headers), other.data)
+
+
+def test_a_box_does_not_reach_flask_but_one_with_a_condition_does(
+    client: Client, plain: Client, through_flask: list[str]
+):
+    path = "/v1/zones?bbox=105.80,21.00,105.86,21.04"
+    etag = client.get(path).headers["ETag"]
+    assert through_flask == []
+    assert client.get(path, headers={"If-None-Match": etag}).status_code == 304
+    assert through_flask == ["/v1/zones"]
+
+
 def test_answers_are_counted_by_route(client: Client, asked: Asked):
     line = 'iparking_request_seconds_count{method="POST",route="/v1/sessions/<session_id>/stop",status="200"}'
 
