@@ -246,10 +246,11 @@ def _handed_over(module: str, name: str, arguments: tuple[str, ...], verb: str) 
     command.main(list(arguments), prog_name=f"{PROGRAM} {verb}", standalone_mode=False)
 
 
-def _hand_over(verb: str, module: str, name: str, help_: str) -> None:
+def _hand_over(verb: str, module: str, name: str, help_: str, group: click.Group = cli) -> None:
     """Add a verb whose own module knows its options, --help among them."""
+    whole = verb if group is cli else f"{group.name} {verb}"
 
-    @cli.command(
+    @group.command(
         verb,
         short_help=help_,
         add_help_option=False,
@@ -257,7 +258,7 @@ def _hand_over(verb: str, module: str, name: str, help_: str) -> None:
     )
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
     def handed_over(arguments: tuple[str, ...]) -> None:
-        _handed_over(module, name, arguments, verb)
+        _handed_over(module, name, arguments, whole)
 
 
 _hand_over("demo", "app.demo", "demo", "Start everything, replay a morning of traffic on it and prove the result.")
@@ -269,42 +270,7 @@ def bench() -> None:
     """Measure the service on this machine."""
 
 
-def _names(_: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """Names with commas between, each one that `bench core` knows."""
-    if value is None:
-        return None
-    from bench.core import NAMES
-
-    names = tuple(name.strip() for name in value.split(","))
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        raise click.BadParameter(f"{', '.join(unknown)}: choose among {', '.join(NAMES)}", param=option)
-    return names
-
-
-@bench.command()
-@click.option("--rounds", type=click.IntRange(1), help="How many rounds.  [default: as many as give steady figures]")
-@click.option("--seconds", type=click.IntRange(1), help="Length of each burst.")
-@click.option("--only", callback=_names, help="Only these loads (and what each is divided by), with commas between.")
-@click.option(
-    "--ceiling-threads", type=click.IntRange(1, 128), help="Threads of a reference's worker.  [default: the best]"
-)
-@click.option(
-    "--service-threads", type=click.IntRange(1, 128), help="Threads of the service's worker.  [default: the best]"
-)
-@as_json
-def core(json_: bool, ceiling_threads: int | None, service_threads: int | None, **given: Any) -> None:
-    """Each call of the service beside a bare Flask view that does the least it could be, in alternating rounds.
-
-    \b
-    Example: ./iparking bench core --json
-    Example: ./iparking bench core --only start,hot_zone --rounds 3 --service-threads 16
-    """
-    from bench.core import run
-
-    threads = {"ceiling_threads": ceiling_threads, "service_threads": service_threads}
-    given |= {name: (number,) for name, number in threads.items() if number is not None}
-    raise SystemExit(run(json=json_, **{name: value for name, value in given.items() if value is not None}))
+_hand_over("core", "bench.cli", "core", "The service's calls beside bare references; growth, soak, profile.", bench)
 
 
 def fail(text: str, code: int = 1) -> NoReturn:

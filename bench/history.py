@@ -1,0 +1,181 @@
+"""Past sessions in bulk: a year and more of finished sessions, as the service would have left them.
+
+Each month is loaded into a table of its own, without indexes; then it is given the indexes of parking_session and made
+its partition: several times as fast as inserting into the partition. Two months are loaded at a time, one a core.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import LiteralString
+from zoneinfo import ZoneInfo
+
+import psycopg
+from psycopg import sql
+
+from bench import requests
+from bench.errors import BenchError
+
+MONTHS = 13
+HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
+# Heap and indexes were 514 bytes a session when measured; the write-ahead log adds up to 2 GB (max_wal_size).
+BYTES_A_SESSION = 600
+BYTES_BESIDE = 4_000_000_000
+# Vehicles and accounts that parked: so many that a plate has been there some ten times a year.
+PLATES = 2_000_000
+CLIENTS = 400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """One partition: its name, its bounds, and the instant before which its sessions began."""
+
+    name: str
+    start: datetime
+    end: datetime
+    until: datetime
+
+
+def months(now: datetime, number: int = MONTHS) -> list[Month]:
+    """The last `number` months of Hanoi, this one included; sessions began at least a day before `now`."""
+    local = now.astimezone(HANOI)
+    first = local.year * 12 + local.month - number
+    return [
+        _month(first + n, now - timedelta(days=1)) for n in range(number) if _start(first + n) < now - timedelta(days=1)
+    ]
+
+
+def _start(month: int) -> datetime:
+    return datetime(month // 12, month % 12 + 1, 1, tzinfo=HANOI)
+
+
+def _month(month: int, latest: datetime) -> Month:
+    start, end = _start(month), _start(month + 1)
+    return Month(f"parking_session_{start:%Y_%m}", start, end, min(end, latest))
+
+
+def shares(sessions: int, spans: Sequence[Month]) -> list[int]:
+    """How many of the sessions each month has, by its length; together they are all."""
+    total = sum((span.until - span.start).total_seconds() for span in spans)
+    ends, passed = [0], 0.0
+    for span in spans:
+        passed += (span.until - span.start).total_seconds()
+        ends.append(round(sessions * passed / total))
+    return [end - begin for begin, end in pairwise(ends)]
+
+
+def bytes_needed(sessions: int) -> int:
+    """What loading so many sessions takes on the disk of PostgreSQL."""
+    return sessions * BYTES_A_SESSION + BYTES_BESIDE
+
+
+def require_space(folder: Path, sessions: int) -> None:
+    """Raises BenchError where the disk that `folder` lies on has no room for so many sessions."""
+    free, needed = shutil.disk_usage(folder).free, bytes_needed(sessions)
+    if free < needed:
+        raise BenchError(
+            f"{sessions:,} sessions need {needed / 1e9:.1f} GB on the disk, and {free / 1e9:.1f} GB are free"
+        )
+
+
+# n runs with time, as rows do that are inserted when sessions end; id is a UUIDv7 of started_at; plates are those of
+# wrk/common.lua. Half are prepaid; stays are about log-normal with a median of 75 minutes.
+_FILL = """
+INSERT INTO {table}
+SELECT (lpad(to_hex((extract(epoch FROM started_at) * 1000)::bigint), 12, '0') || '7' || left(hash, 3) || '8'
+        || substr(hash, 4, 15))::uuid,
+       (%(provinces)s::text[])[p / {digits} / 20 + 1] || substr(%(letters)s, p / {digits} %% 20 + 1, 1) || '-'
+       || lpad(((p %% {digits} + 1) / 100)::text, 3, '0') || '.' || lpad(((p %% {digits} + 1) %% 100)::text, 2, '0'),
+       CASE WHEN p %% 5 = 0 THEN 'motorbike' ELSE 'car' END,
+       'driver-' || (p %% {clients} + 1), hash, zone, 'advisory', started_at, minutes,
+       started_at + minutes * interval '1 minute', over_at, LEAST(over_at, gone_at), 'driver', gone_at, 'wallet',
+       %(rate_version)s, 25000 * ceil(stay / 60)::bigint, left(hash, 31), NULL
+  FROM (SELECT *, started_at + COALESCE(minutes, 720) * interval '1 minute' AS over_at,
+               started_at + stay * interval '1 minute' AS gone_at
+          FROM (SELECT md5(%(salt)s || n) AS hash,
+                       (ceil(random() * {plates})::bigint * {step} %% {all_plates})::integer AS p,
+                       (%(zones)s::text[])[ceil(random() * cardinality(%(zones)s::text[]))::integer] AS zone,
+                       date_trunc('milliseconds', %(start)s::timestamptz
+                           + (n + random()) / %(sessions)s * (%(until)s::timestamptz - %(start)s)) AS started_at,
+                       CASE WHEN n %% 2 = 0 THEN 60 * (n / 2 %% 4 + 1) END::integer AS minutes,
+                       LEAST(719, 75 * exp(1.8 * (random() + random() + random() - 1.5))) AS stay
+                  FROM generate_series(0, %(sessions)s - 1) n OFFSET 0) seen
+        ) stay
+"""
+
+
+def fill(url: str, sessions: int, now: datetime, zones: Sequence[str]) -> None:
+    """Put `sessions` finished sessions of the months up to `now` in the place of all that are there."""
+    spans = months(now)
+    jobs = list(zip(spans, shares(sessions, spans), strict=True))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda job: _load(url, *job, zones), reversed(jobs)))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ANALYZE parking_session")
+
+
+def size(connection: psycopg.Connection) -> int:
+    """Bytes that the finished sessions take on the disk, their indexes included."""
+    query = """SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits
+        WHERE inhparent = 'parking_session'::regclass"""
+    row = connection.execute(query).fetchone()
+    return int(row[0] or 0) if row else 0
+
+
+def _load(url: str, month: Month, sessions: int, zones: Sequence[str]) -> None:
+    """Load one month beside its place, index it, then put it there."""
+    table = sql.Identifier(f"{month.name}_loading")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
+        connection.execute(
+            sql.SQL("CREATE TABLE {} (LIKE parking_session INCLUDING DEFAULTS INCLUDING CONSTRAINTS)").format(table)
+        )
+        if sessions:
+            _insert(connection, table, month, sessions, zones)
+        for statement in _indexes(connection):
+            connection.execute(sql.SQL(statement).format(table=table))
+        connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(table))
+        _attach(connection, table, month)
+
+
+def _insert(
+    connection: psycopg.Connection, table: sql.Identifier, month: Month, sessions: int, zones: Sequence[str]
+) -> None:
+    numbers = {"digits": requests.DIGITS, "clients": CLIENTS, "plates": PLATES, "step": requests.STEP}
+    literals = {name: sql.Literal(number) for name, number in {**numbers, "all_plates": requests.PLATES}.items()}
+    rate = connection.execute("SELECT min(version) FROM rate_plan WHERE vehicle_class = 'car'").fetchone()
+    values = {
+        "provinces": list(requests.PROVINCES), "letters": requests.LETTERS, "salt": month.name, "zones": list(zones),
+        "start": month.start, "until": month.until, "sessions": sessions, "rate_version": rate and rate[0],
+    }  # fmt: skip
+    connection.execute(sql.SQL(_FILL).format(table=table, **literals), values)
+
+
+def _indexes(connection: psycopg.Connection) -> Iterator[LiteralString]:
+    """What makes the primary key and the indexes of parking_session on another table, {table}."""
+    query = """SELECT indisprimary, regexp_replace(pg_get_indexdef(indexrelid), '^.* USING ', '')
+        FROM pg_index WHERE indrelid = 'parking_session'::regclass"""
+    for is_primary, definition in connection.execute(query).fetchall():
+        columns = definition.partition(" ")[2]
+        yield (
+            f"ALTER TABLE {{table}} ADD PRIMARY KEY {columns}"
+            if is_primary
+            else (f"CREATE INDEX ON {{table}} USING {definition}")
+        )
+
+
+def _attach(connection: psycopg.Connection, table: sql.Identifier, month: Month) -> None:
+    name = sql.Identifier(month.name)
+    with connection.transaction():
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name))
+        connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(table, name))
+        connection.execute(
+            sql.SQL("ALTER TABLE parking_session ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+                name, sql.Literal(month.start), sql.Literal(month.end)
+            )
+        )
