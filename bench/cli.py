@@ -1,5 +1,8 @@
 """The options of `./iparking bench core`."""
 
+import re
+import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,10 +46,10 @@ def _sizes(_: click.Context, option: click.Parameter, value: str | None) -> tupl
 
 
 def _number(text: str) -> int:
-    digits, factor = (text[:-1], {"k": 10**3, "m": 10**6}[text[-1].lower()]) if text[-1:].isalpha() else (text, 1)
-    if not digits.isdecimal():
+    found = re.fullmatch(r"(\d+)([kM]?)", text)
+    if found is None:
         raise ValueError(text)
-    return int(digits) * factor
+    return int(found[1]) * {"": 1, "k": 10**3, "M": 10**6}[found[2]]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -55,7 +58,7 @@ def _number(text: str) -> int:
 @click.option(
     "--profile", is_flag=True, help="Leave a flame graph and the top statements of a burst of starts instead."
 )
-@click.option("--rounds", type=click.IntRange(1), help="How many rounds.  [default: 7]")
+@click.option("--rounds", type=click.IntRange(1), help="How many rounds.  [default: 7; of --growth, 5]")
 @click.option("--seconds", type=click.IntRange(1), help="Length of each burst.  [default: 3; of a profile, 10]")
 @click.option("--only", callback=_names, help="Only these loads (and what each is divided by), with commas between.")
 @click.option(
@@ -84,6 +87,7 @@ def core(json_: bool, growth: bool, soak: bool, profile: bool, **options: Any) -
     Example: ./iparking bench core --profile --folder profile
     """
     given = {name: value for name, value in options.items() if value is not None}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped, as after Ctrl-C
     raise SystemExit(_run(_mode({"growth": growth, "soak": soak, "profile": profile}, given), json_, given))
 
 
@@ -104,9 +108,17 @@ def _run(mode: str, json: bool, given: dict[str, Any]) -> int:
     """Measure and print; the exit code."""
     threads = given.pop("service_threads", None)
     if mode == "growth":
-        from bench import growth
+        from bench.growth import run
+    elif mode == "soak":
+        from bench.soak import run
+    elif mode == "profile":
+        from bench.profile import run
+    else:
+        return _run_plain(json, threads, given)
+    return run(json, **given, **({} if threads is None else {"threads": threads}))
 
-        return growth.run(json, **given, **({} if threads is None else {"threads": threads}))
+
+def _run_plain(json: bool, threads: int | None, given: dict[str, Any]) -> int:
     from bench import core
 
     if threads is not None:

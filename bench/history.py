@@ -28,6 +28,8 @@ BYTES_A_SESSION = 600
 BYTES_BESIDE = 4_000_000_000
 # Vehicles and accounts that parked: so many that a plate has been there some ten times a year.
 PLATES = 2_000_000
+# A month's index is sorted in memory, by one process: the other core has a month of its own.
+LOADING = "-c maintenance_work_mem=512MB -c max_parallel_maintenance_workers=0 -c synchronous_commit=off"
 CLIENTS = 400_000
 
 
@@ -87,8 +89,7 @@ def require_space(folder: Path, sessions: int) -> None:
 # wrk/common.lua. Half are prepaid; stays are about log-normal with a median of 75 minutes.
 _FILL = """
 INSERT INTO {table}
-SELECT (lpad(to_hex((extract(epoch FROM started_at) * 1000)::bigint), 12, '0') || '7' || left(hash, 3) || '8'
-        || substr(hash, 4, 15))::uuid,
+SELECT ('0' || to_hex(ms) || '7' || left(hash, 3) || '8' || substr(hash, 4, 15))::uuid,
        (%(provinces)s::text[])[p / {digits} / 20 + 1] || substr(%(letters)s, p / {digits} %% 20 + 1, 1) || '-'
        || lpad(((p %% {digits} + 1) / 100)::text, 3, '0') || '.' || lpad(((p %% {digits} + 1) %% 100)::text, 2, '0'),
        CASE WHEN p %% 5 = 0 THEN 'motorbike' ELSE 'car' END,
@@ -97,15 +98,16 @@ SELECT (lpad(to_hex((extract(epoch FROM started_at) * 1000)::bigint), 12, '0') |
        %(rate_version)s, 25000 * ceil(stay / 60)::bigint, left(hash, 31), NULL
   FROM (SELECT *, started_at + COALESCE(minutes, 720) * interval '1 minute' AS over_at,
                started_at + stay * interval '1 minute' AS gone_at
-          FROM (SELECT md5(%(salt)s || n) AS hash,
+          FROM (SELECT *, to_timestamp(ms / 1000.0::float8) AS started_at FROM (
+                SELECT md5(%(salt)s || n) AS hash,
                        (ceil(random() * {plates})::bigint * {step} %% {all_plates})::integer AS p,
                        (%(zones)s::text[])[ceil(random() * cardinality(%(zones)s::text[]))::integer] AS zone,
-                       date_trunc('milliseconds', %(start)s::timestamptz
-                           + (n + random()) / %(sessions)s * (%(until)s::timestamptz - %(start)s)) AS started_at,
+                       (%(start)s + (n + random()) / %(sessions)s * (%(until)s - %(start)s))::bigint AS ms,
                        CASE WHEN n %% 2 = 0 THEN 60 * (n / 2 %% 4 + 1) END::integer AS minutes,
                        LEAST(719, 75 * exp(1.8 * (random() + random() + random() - 1.5))) AS stay
-                  FROM generate_series(0, %(sessions)s - 1) n OFFSET 0) seen
-        ) stay
+                  FROM generate_series(0, %(sessions)s - 1) n OFFSET 0) drawn
+               ) seen
+       ) stay
 """
 
 
@@ -130,7 +132,7 @@ def size(connection: psycopg.Connection) -> int:
 def _load(url: str, month: Month, sessions: int, zones: Sequence[str]) -> None:
     """Load one month beside its place, index it, then put it there."""
     table = sql.Identifier(f"{month.name}_loading")
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(url, autocommit=True, options=LOADING) as connection:
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
         connection.execute(
             sql.SQL("CREATE TABLE {} (LIKE parking_session INCLUDING DEFAULTS INCLUDING CONSTRAINTS)").format(table)
@@ -150,8 +152,9 @@ def _insert(
     literals = {name: sql.Literal(number) for name, number in {**numbers, "all_plates": requests.PLATES}.items()}
     rate = connection.execute("SELECT min(version) FROM rate_plan WHERE vehicle_class = 'car'").fetchone()
     values = {
-        "provinces": list(requests.PROVINCES), "letters": requests.LETTERS, "salt": month.name, "zones": list(zones),
-        "start": month.start, "until": month.until, "sessions": sessions, "rate_version": rate and rate[0],
+        "provinces": list(requests.PROVINCES), "letters": requests.LETTERS, "salt": month.name,
+        "start": month.start.timestamp() * 1000, "until": month.until.timestamp() * 1000, "sessions": sessions,
+        "zones": list(zones), "rate_version": rate and rate[0],
     }  # fmt: skip
     connection.execute(sql.SQL(_FILL).format(table=table, **literals), values)
 
