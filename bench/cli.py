@@ -58,7 +58,7 @@ def _number(text: str) -> int:
 @click.option(
     "--profile", is_flag=True, help="Leave a flame graph and the top statements of a burst of starts instead."
 )
-@click.option("--rounds", type=click.IntRange(1), help="How many rounds.  [default: 7; of --growth, 5]")
+@click.option("--rounds", type=click.IntRange(1), help="How many rounds.  [default: 7; of --growth, 3]")
 @click.option("--seconds", type=click.IntRange(1), help="Length of each burst.  [default: 3; of a profile, 10]")
 @click.option("--only", callback=_names, help="Only these loads (and what each is divided by), with commas between.")
 @click.option(

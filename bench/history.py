@@ -116,7 +116,7 @@ def fill(url: str, sessions: int, now: datetime, zones: Sequence[str]) -> None:
     spans = months(now)
     jobs = list(zip(spans, shares(sessions, spans), strict=True))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda job: _load(url, *job, zones), reversed(jobs)))
+        list(pool.map(lambda job: _load(url, job[0], job[1], zones), reversed(jobs)))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("ANALYZE parking_session")
 

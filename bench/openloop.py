@@ -102,7 +102,7 @@ class _Expect:
 class _OpenLoop:
     def __init__(self, url: str, make: Make, hear: Hear) -> None:
         parts = urlsplit(url)
-        self._place = (parts.hostname, parts.port)
+        self._place = (parts.hostname or "127.0.0.1", parts.port or 80)
         self._make, self._hear = make, hear
         self._due: list[float] = []
         self._lags: list[float] = []

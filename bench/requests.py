@@ -12,7 +12,7 @@ LETTERS = "ABCDEFGHKLMNPSTUVXYZ"
 DIGITS = 99_999
 PLATES = len(PROVINCES) * len(LETTERS) * DIGITS
 STEP = 7_368_787
-STAYS = ({"minutes": 60}, {"minutes": 120}, {})
+STAYS: tuple[dict[str, int], ...] = ({"minutes": 60}, {"minutes": 120}, {})
 
 Make = Callable[[int], bytes]
 

@@ -15,7 +15,7 @@ DATABASE = "bench"
 class Service(Server):
     """The full service, API and jobs, on the bench's own database, with keys of its own."""
 
-    parts = ("api", "jobs")
+    parts: tuple[str, ...] = ("api", "jobs")
 
     def __init__(
         self,
