@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -15,7 +14,6 @@ from app.catalogue import Catalogue
 from app.clock import Clock, make_clock
 from app.config import BadSetting, Settings
 from app.database import ThreadConnections, make_engine
-from app.errors import Unavailable
 from app.grouping import Group
 from app.identity.keys import Keys, load_keys
 from billing.gateways import METHODS, Gateway
@@ -48,11 +46,15 @@ class Resources:
     @property
     def copies(self) -> Copies:
         """The counts in Redis, of the database as it is now. Raises Unavailable while its id is not known."""
-        return self._copies_of(self.catalogue.database_id)
+        database_id = self.catalogue.database_id
+        try:
+            return self._copies[database_id]
+        except KeyError:
+            return self._copies.setdefault(database_id, Copies(self.redis, database_id))
 
     @cached_property
-    def _copies_of(self) -> Callable[[str], Copies]:
-        return lru_cache(maxsize=1)(lambda database_id: Copies(self.redis, database_id))
+    def _copies(self) -> dict[str, Copies]:
+        return {}
 
     def group(self, run: Run[Call, Answer]) -> Group[Call, Answer]:
         """The group in which this process's threads run calls of one kind together."""
@@ -70,8 +72,8 @@ class Resources:
     def close(self) -> None:
         """End the threads and the connections of this process, once nothing uses them any more."""
         self.catalogue.stop()
-        with suppress(Unavailable):
-            self.copies.close()
+        for copies in self._copies.values():
+            copies.close()
         self.redis.close()
         self.connections.close()
         self.engine.dispose()

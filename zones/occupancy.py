@@ -24,6 +24,8 @@ Key = tuple[str, str]  # zone code, vehicle class
 REST_SECONDS = 1.0
 # The shortest time between two flushes (real seconds): a lone count goes out at once, under load many go together.
 PACE_SECONDS = 0.01
+# A thread that had nothing to send for this long (real seconds) ends; the next push starts another.
+IDLE_SECONDS = 10.0
 _MICROSECOND = timedelta(microseconds=1)
 _SET_IF_NEWER = resources.files("zones").joinpath("lua/set_if_newer.lua").read_text(encoding="utf-8")
 
@@ -53,7 +55,7 @@ class Copies:
         self._pending: dict[Key, Count] = {}
         self._sending: dict[Key, Count] = {}
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._closed = threading.Event()
         self._rest_until = 0.0
 
     def key(self, zone: str, vehicle_class: str) -> str:
@@ -68,14 +70,17 @@ class Copies:
         what is lost (Redis is away, the process dies) the reconciler repairs.
         """
         with self._changed:
+            was_empty = not self._pending
             for count in counts:
                 key = (count.zone, count.vehicle_class)
-                if key not in self._pending or self._pending[key].version < count.version:
+                held = self._pending.get(key) or self._sending.get(key)
+                if held is None or held.version < count.version:
                     self._pending[key] = count
-            if self._thread is None:
+            if was_empty:  # else the thread is busy, and looks again before it waits
+                self._changed.notify_all()
+            if self._thread is None or not self._thread.is_alive():  # threads do not survive a fork
                 self._thread = threading.Thread(target=self._send_all, name="copies", daemon=True)
                 self._thread.start()
-            self._changed.notify_all()
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until all that was handed in was sent (or given up); whether it was, within `timeout` real seconds."""
@@ -86,21 +91,32 @@ class Copies:
         """Send what is left, then end the thread."""
         self.flush()
         with self._changed:
-            self._closed = True
+            self._closed.set()
             self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
 
     def _send_all(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._pending or self._closed)
-                if self._closed:
-                    break
-                self._sending, self._pending = self._pending, {}
-            self._send(self._sending.values())
+        while self._take():
+            try:
+                self._send(self._sending.values())
+            except Exception:  # a thread that dies would leave this process with its own counts of now for ever
+                log.exception("counts could not be sent; the reconciler repairs their copies")
             with self._changed:
                 self._sending = {}
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._closed, PACE_SECONDS)
+            self._closed.wait(PACE_SECONDS)
+
+    def _take(self) -> bool:
+        """Wait for counts to send, and take them; False where the thread is to end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending or self._closed.is_set(), IDLE_SECONDS)
+            if not self._pending:
+                self._thread = None
+                return False
+            self._sending, self._pending = self._pending, {}
+            return True
 
     def _send(self, counts: Iterable[Count]) -> None:
         """One round trip for all. What a node of a cluster did not take, the reconciler repairs."""
@@ -196,9 +212,9 @@ def reconcile(connection: psycopg.Connection, copies: Copies) -> int:
     """
     copied = copies.read(list(rows(connection)))
     wrong = {key: row for key, row in rows(connection).items() if copied.get(key) != row}
-    older = [row for key, row in wrong.items() if key not in copied or copied[key].version < row.version]
-    copies.push(older)
-    copies.overwrite(row for row in wrong.values() if row not in older)
+    older = {key: row for key, row in wrong.items() if key not in copied or copied[key].version < row.version}
+    copies.push(older.values())
+    copies.overwrite(row for key, row in wrong.items() if key not in older)
     return len(wrong)
 
 

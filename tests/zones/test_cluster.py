@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from redis.crc import key_slot
+from redis.exceptions import RedisError
 
 from app.stack.processes import wait_until
 from tests.redis_cluster import MASTERS, PATIENCE, RedisCluster
@@ -15,7 +16,7 @@ from zones.cluster import Cluster, split_url
 from zones.nodes import connect
 from zones.occupancy import Copies, CopiesAway
 
-TIMEOUT = 0.25
+TIMEOUT = 1.0
 # A read that waits for a dead node once a zone, not once, takes longer than this.
 SOON = 12 * TIMEOUT
 _ids = itertools.count()
@@ -29,6 +30,7 @@ def cluster(redis_cluster: RedisCluster) -> Iterator[RedisCluster]:
         node.thaw()
         if not node.answers():
             node.start()
+        node.client.config_set("cluster-replica-no-failover", "no")
     redis_cluster.wait_until_whole()
 
 
@@ -36,6 +38,7 @@ def cluster(redis_cluster: RedisCluster) -> Iterator[RedisCluster]:
 def redis(cluster: RedisCluster) -> Iterator[Cluster]:
     redis = connect(cluster.url, TIMEOUT)
     assert isinstance(redis, Cluster)
+    assert wait_until(lambda: is_whole(redis), PATIENCE)
     yield redis
     redis.close()
 
@@ -47,6 +50,14 @@ def copies(redis: Cluster) -> Iterator[Copies]:
     copies.overwrite([count(key, 1) for key in KEYS])
     yield copies
     copies.close()
+
+
+def is_whole(redis: Cluster) -> bool:
+    try:
+        redis.ping()
+    except RedisError:
+        return False
+    return True
 
 
 def shard_of(cluster: RedisCluster, key: tuple[str, str]) -> int:
@@ -106,7 +117,7 @@ class TestLostMaster:
         self, cluster: RedisCluster, copies: Copies, packets: list[int]
     ) -> None:
         lost = keys_of(cluster, 1)
-        cluster.master(1).freeze()
+        freeze_for_good(cluster, 1)
         packets.clear()
         before = time.monotonic()
         assert set(copies.read(KEYS)) == set(KEYS) - lost
@@ -119,7 +130,7 @@ class TestLostMaster:
         self, cluster: RedisCluster, copies: Copies, packets: list[int]
     ) -> None:
         lost = keys_of(cluster, 2)
-        cluster.master(2).freeze()
+        freeze_for_good(cluster, 2)
         packets.clear()
         copies.push([count(key, 2) for key in KEYS])
         assert copies.flush(SOON)
@@ -155,7 +166,7 @@ class TestLostMaster:
 
     def test_one_seed_that_lives_is_enough(self, cluster: RedisCluster) -> None:
         dead = f"redis+cluster://:{cluster.password}@127.0.0.1:1,127.0.0.1:{cluster.nodes[4].port}"
-        redis = connect(dead, TIMEOUT)
+        redis = connect(dead, PATIENCE)
         Copies(redis, "seeds").ping()
         redis.close()
 
@@ -167,6 +178,12 @@ class TestLostMaster:
         assert wait_until(lambda: can_write(late, living), PATIENCE)
         late.close()
         redis.close()
+
+
+def freeze_for_good(cluster: RedisCluster, shard: int) -> None:
+    """Nobody takes the master's place."""
+    cluster.replica(shard).client.config_set("cluster-replica-no-failover", "yes")
+    cluster.master(shard).freeze()
 
 
 def can_write(copies: Copies, keys: list[tuple[str, str]] = KEYS) -> bool:

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,6 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.stack.processes import wait_until
+from tests.redis_cluster import PATIENCE
+from zones import occupancy
 from zones.nodes import Nodes, connect
 from zones.occupancy import Copies, CopiesAway
 from zones.sessions import Count
@@ -30,7 +34,7 @@ def redis(request: pytest.FixtureRequest) -> Iterator[Nodes]:
     url = (
         request.getfixturevalue("redis_url") if request.param == "one" else request.getfixturevalue("redis_cluster").url
     )
-    redis = connect(url, 0.25)
+    redis = connect(url, PATIENCE)
     yield redis
     redis.close()
 
@@ -124,3 +128,109 @@ def test_dead_one_says_so_at_once_and_is_then_left_alone(url: str, database_id: 
         assert time.monotonic() - before < 1.0
     copies.close()
     redis.close()
+
+
+class Slow:
+    """One Redis whose commands wait on their way until they may go on, or are told to fail."""
+
+    def __init__(self, redis: Nodes) -> None:
+        self._redis = redis
+        self.mget = redis.mget
+        self.under_way, self.may_go_on = threading.Event(), threading.Event()
+        self.failure: Exception | None = None
+
+    def send(self, commands: list) -> list:
+        self.under_way.set()
+        assert self.may_go_on.wait(20)
+        if self.failure is not None:
+            raise self.failure
+        return self._redis.send(commands)
+
+
+class TestSending:
+    @pytest.fixture
+    def slow(self, redis: Nodes) -> Slow:
+        return Slow(redis)
+
+    @pytest.fixture
+    def copies(self, slow: Slow, database_id: str) -> Iterator[Copies]:
+        copies = Copies(slow, database_id)  # type: ignore[arg-type]
+        yield copies
+        slow.may_go_on.set()
+        copies.close()
+
+    def test_a_late_older_count_hides_no_newer_one_on_its_way(self, slow: Slow, copies: Copies) -> None:
+        copies.push([count(KEYS[0], 9)])
+        assert slow.under_way.wait(20)
+        copies.push([count(KEYS[0], 8)])
+        assert copies.read(KEYS[:1]) == {KEYS[0]: count(KEYS[0], 9)}
+
+    def test_what_comes_while_a_flush_is_under_way_is_sent_after_it(
+        self, slow: Slow, copies: Copies, others: Copies
+    ) -> None:
+        copies.push([count(KEYS[0], 1)])
+        assert slow.under_way.wait(20)
+        copies.push([count(KEYS[1], 1)])
+        copies.push([count(KEYS[0], 2)])
+        slow.may_go_on.set()
+        assert copies.flush()
+        assert others.read(KEYS[:2]) == {KEYS[0]: count(KEYS[0], 2), KEYS[1]: count(KEYS[1], 1)}
+
+    def test_a_failure_of_any_kind_ends_neither_the_thread_nor_the_next_count(
+        self, slow: Slow, copies: Copies, others: Copies
+    ) -> None:
+        slow.failure = RuntimeError("a fault in the driver")
+        slow.may_go_on.set()
+        copies.push([count(KEYS[0], 1)])
+        assert copies.flush()
+        assert copies.read(KEYS[:1]) == {}, "what was lost is not taken for what is held"
+        slow.failure = None
+        copies.push([count(KEYS[0], 2)])
+        assert copies.flush()
+        assert others.read(KEYS[:1]) == {KEYS[0]: count(KEYS[0], 2)}
+
+    def test_closing_sends_what_is_left_and_a_late_push_still_arrives(
+        self, slow: Slow, copies: Copies, others: Copies
+    ) -> None:
+        slow.may_go_on.set()
+        copies.push([count(KEYS[0], 1)])
+        copies.close()
+        assert others.read(KEYS[:2]) == {KEYS[0]: count(KEYS[0], 1)}
+        copies.push([count(KEYS[1], 1)])
+        assert copies.flush()
+        assert others.read(KEYS[:2]) == {key: count(key, 1) for key in KEYS[:2]}
+
+    def test_an_idle_thread_ends_and_the_next_push_starts_another(
+        self, slow: Slow, copies: Copies, others: Copies, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(occupancy, "IDLE_SECONDS", 0.01)
+        slow.may_go_on.set()
+        for version in (1, 2, 3):
+            copies.push([count(KEYS[0], version)])
+            assert copies.flush()
+            assert wait_until(lambda: copies._thread is None, 20)
+        assert others.read(KEYS[:1]) == {KEYS[0]: count(KEYS[0], 3)}
+
+    def test_many_threads_push_and_read_and_none_sees_its_own_count_go_back(
+        self, slow: Slow, copies: Copies, others: Copies
+    ) -> None:
+        slow.may_go_on.set()
+        failures: list[str] = []
+        versions = itertools.count(1)
+
+        def work() -> None:
+            for _ in range(100):
+                own = next(versions)
+                copies.push([count(KEYS[0], own)])
+                seen = copies.read(KEYS[:1])[KEYS[0]].version
+                if seen < own:
+                    failures.append(f"pushed {own}, read {seen}")
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert copies.flush()
+        assert others.read(KEYS[:1])[KEYS[0]].version == 800
