@@ -22,6 +22,7 @@ from simulator.history.record import DONE, MAYBE, Operation
 
 KEPT = 4  # sessions that a driver remembers after they ended, to ask about them again
 SHARED_FOR = 20  # calls of a driver for which a key is shared with the other processes
+MINUTES_MORE = 10
 TIMEOUT_SECONDS = 20.0
 _encode = msgspec.json.Encoder().encode
 
@@ -110,22 +111,22 @@ class _Driver:
     async def _stop(self) -> None:
         if self._running:
             key = self._random.choice((None, self._new_key()))
-            await self._about(self._random.choice(self._running), "stop", {}, key=key)
+            await self._about(self._random.choice(self._running), "stop", key)
 
     async def _ask_again(self) -> None:
         """Of a session that may be over: stopped by this driver before, or in another process meanwhile."""
         known = self._past or self._running
         if known:
             session = self._random.choice(known)
-            await self._about(session, self._random.choice(("stop", "look", "extend")), {}, number=10)
+            await self._about(session, self._random.choice(("stop", "look", "extend")))
 
     async def _extend(self) -> None:
         if self._running:
-            await self._about(self._random.choice(self._running), "extend", {}, key=self._new_key(), number=10)
+            await self._about(self._random.choice(self._running), "extend", self._new_key())
 
     async def _look(self) -> None:
         if self._running:
-            await self._about(self._random.choice(self._running), "look", None)
+            await self._about(self._random.choice(self._running), "look")
 
     async def _count(self) -> None:
         zone, vehicle_class = self._random.choice(self._plan.zones)
@@ -137,9 +138,9 @@ class _Driver:
         key = self._new_key()
         if self._running and self._random.random() < 0.7:
             stopped = self._random.choice(self._running)
-            asked = self._asked(stopped, "stop", key, None)
+            asked = self._asked(stopped, "stop", key)
             await self._send_and_leave(asked, {})
-            await self._about(stopped, "stop", {}, key=key)
+            await self._about(stopped, "stop", key)
         else:
             zone, plate = self._random.choice(self._plan.zones), self._random.choice(self._plan.plates)
             asked, body = self._wanted(zone, plate, key), _body(zone, plate, None)
@@ -158,16 +159,16 @@ class _Driver:
     def _wanted(self, zone: tuple[str, str], plate: str, key: str) -> Operation:
         return Operation("start", MAYBE, 0, None, *zone, plate=plate, client=self._name, key=key)
 
-    def _asked(self, start: Operation, action: str, key: str | None, number: int | None) -> Operation:
+    def _asked(self, start: Operation, action: str, key: str | None) -> Operation:
         """About the session of a start."""
+        number = MINUTES_MORE if action == "extend" else None
         return Operation(
             action, MAYBE, 0, None, start.zone, start.vehicle_class, start.plate, self._name, key, start.session, number
         )
 
-    async def _about(self, start: Operation, action: str, body: Any, **facts: Any) -> None:
-        number = facts.get("number") if action == "extend" else None
-        asked = self._asked(start, action, facts.get("key"), number)
-        known = await self._send(asked, {"minutes": number} if number else body if action != "look" else None)
+    async def _about(self, start: Operation, action: str, key: str | None = None) -> None:
+        body: dict[str, Any] = {"stop": {}, "extend": {"minutes": MINUTES_MORE}, "look": None}
+        known = await self._send(self._asked(start, action, key), body[action])
         is_over = known.outcome in ("session_ended", "ended") or (action, known.outcome) == ("stop", DONE)
         if is_over and start in self._running:
             self._running.remove(start)
