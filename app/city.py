@@ -8,7 +8,7 @@ from sqlalchemy import Connection, create_engine, func, pool, select, text
 
 import billing.imports
 import zones.imports
-from app.database import sqlalchemy_url
+from app.database import NO_PREPARED, sqlalchemy_url
 
 ROOT = Path(__file__).resolve().parent.parent
 DISTRICTS = ROOT / "zones" / "data" / "districts.geojson"
@@ -27,7 +27,7 @@ def load_default_city(database_url: str) -> None:
     A database that has a district, a zone or a rate is left as it is: what an operator imported or changed there is
     never overwritten, and to repeat the call does nothing.
     """
-    engine = create_engine(sqlalchemy_url(database_url), poolclass=pool.NullPool)
+    engine = create_engine(sqlalchemy_url(database_url), poolclass=pool.NullPool, connect_args=NO_PREPARED)
     with engine.begin() as connection:
         connection.execute(select(func.pg_advisory_xact_lock(CITY_LOCK)))
         if not connection.execute(_HAS_CITY).scalar_one():

@@ -8,6 +8,12 @@ from pathlib import Path
 
 ENVIRONMENTS = ("production", "development", "test", "simulation")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+POOLERS = (None, "transaction")
+# Late stops, strict overstays of days and idempotency keys reach back into last month at most.
+LEAST_ARCHIVE_MONTHS = 2
+# Every report has its sessions: the longest spans 366 days.
+ARCHIVE_AFTER_MONTHS = 13
+REPLICA_LAG_SECONDS = 10.0
 
 
 class BadSetting(Exception):
@@ -29,12 +35,18 @@ class Settings:
     redis_timeout_seconds: float = 0.25
     lock_timeout_seconds: float = 5.0
     connect_timeout_seconds: int = 2
+    pooler: str | None = None  # "transaction": a PgBouncer stands before PostgreSQL
+    replica_url: str | None = None
+    replica_lag_seconds: float = REPLICA_LAG_SECONDS  # a replica further behind is not asked
+    archive_folder: Path | None = None
+    archive_after_months: int = ARCHIVE_AFTER_MONTHS
 
     def __post_init__(self) -> None:
         if self.environment not in ENVIRONMENTS:
             raise BadSetting(f"IPARKING_ENV: {self.environment!r} is none of {', '.join(ENVIRONMENTS)}")
         if self.redis_url.partition("://")[0] not in REDIS_SCHEMES:
             raise BadSetting(f"IPARKING_REDIS_URL: does not begin with {', '.join(REDIS_SCHEMES)} and ://")
+        self._check_database()
         if self.clock_start is None and self.clock_anchor is None and self.clock_speed == 1.0:
             return
         if self.environment != "simulation":
@@ -44,10 +56,20 @@ class Settings:
         if not 0 < self.clock_speed <= 100_000:
             raise BadSetting("IPARKING_CLOCK_SPEED: must be above 0 and at most 100000")
 
+    def _check_database(self) -> None:
+        if self.pooler not in POOLERS:
+            raise BadSetting(f"IPARKING_DATABASE_POOLER: {self.pooler!r} is not known, only transaction")
+        if self.pooler and self.archive_folder:
+            raise BadSetting("IPARKING_ARCHIVE_FOLDER needs PostgreSQL's own URL, without IPARKING_DATABASE_POOLER")
+        if self.replica_lag_seconds <= 0:
+            raise BadSetting("IPARKING_REPLICA_LAG_SECONDS: must be above 0")
+        if self.archive_after_months < LEAST_ARCHIVE_MONTHS:
+            raise BadSetting(f"IPARKING_ARCHIVE_AFTER_MONTHS: must be at least {LEAST_ARCHIVE_MONTHS}")
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """The settings of this process. Raises BadSetting, which names the variable at fault."""
-        keys = environment.get("IPARKING_KEYS")
+        keys, archive = environment.get("IPARKING_KEYS"), environment.get("IPARKING_ARCHIVE_FOLDER")
         return cls(
             database_url=_required(environment, "IPARKING_DATABASE_URL"),
             redis_url=_required(environment, "IPARKING_REDIS_URL"),
@@ -56,6 +78,11 @@ class Settings:
             clock_start=_instant(environment, "IPARKING_CLOCK_START"),
             clock_speed=_number(environment, "IPARKING_CLOCK_SPEED", 1.0),
             clock_anchor=_instant(environment, "IPARKING_CLOCK_ANCHOR"),
+            pooler=environment.get("IPARKING_DATABASE_POOLER") or None,
+            replica_url=environment.get("IPARKING_DATABASE_REPLICA_URL") or None,
+            replica_lag_seconds=_number(environment, "IPARKING_REPLICA_LAG_SECONDS", REPLICA_LAG_SECONDS),
+            archive_folder=Path(archive) if archive else None,
+            archive_after_months=int(_number(environment, "IPARKING_ARCHIVE_AFTER_MONTHS", ARCHIVE_AFTER_MONTHS)),
         )
 
 

@@ -3,14 +3,19 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Self
 from weakref import WeakSet
 
 import psycopg
-from sqlalchemy import Engine, create_engine
+from psycopg import sql
+from psycopg.abc import Params, Query
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 
 from app.config import Settings
 
+# For what runs once: prepared statements would gain nothing, and a PgBouncer knows none.
+NO_PREPARED = {"prepare_threshold": None}
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
 
@@ -30,21 +35,67 @@ def upgrade(url: str) -> None:
     command.upgrade(config, "head")
 
 
-def _server_options(settings: Settings, lock_timeout_seconds: float | None = None) -> str:
+class PooledCursor(psycopg.ClientCursor[Any]):
+    """A cursor for a connection that PgBouncer lends out anew for each transaction.
+
+    It knows no prepared statements, and what a session has set is another client's a moment later. So parameters are
+    merged into the statement here, and the time-outs go with it, in the same message and for its transaction alone.
+    """
+
+    time_outs = ""
+
+    def execute(
+        self, query: Query, params: Params | None = None, *, prepare: bool | None = None, binary: bool | None = None
+    ) -> Self:
+        """Execute one statement under the connection's time-outs."""
+        if isinstance(query, bytes):
+            query = query.decode()
+        timed = self.time_outs + query if isinstance(query, str) else sql.SQL(self.time_outs) + query
+        super().execute(timed, params, prepare=prepare, binary=binary)
+        return self.set_result(-1)  # those before it are the time-outs'
+
+
+def _connection_options(settings: Settings, lock_timeout_seconds: float | None = None) -> dict[str, Any]:
+    """What psycopg.connect takes beside the URL: locks and statements have their time-outs, and times are UTC."""
     lock_ms = round((lock_timeout_seconds or settings.lock_timeout_seconds) * 1000)
-    return f"-c lock_timeout={lock_ms} -c statement_timeout={lock_ms * 4} -c timezone=UTC"
+    options: dict[str, Any] = {"connect_timeout": settings.connect_timeout_seconds}
+    if settings.pooler is None:
+        session = f"-c lock_timeout={lock_ms} -c statement_timeout={lock_ms * 4} -c timezone=UTC"
+        return options | {"options": session}
+    time_outs = f"SET LOCAL lock_timeout = {lock_ms}; SET LOCAL statement_timeout = {lock_ms * 4}; "
+    cursor = type("PooledCursor", (PooledCursor,), {"time_outs": time_outs})
+    return options | {"cursor_factory": cursor, "prepare_threshold": None}
+
+
+def connect(settings: Settings, lock_timeout_seconds: float | None = None) -> psycopg.Connection:
+    """An autocommit connection. Raises psycopg.OperationalError."""
+    options = {"prepare_threshold": 1} | _connection_options(settings, lock_timeout_seconds)
+    connection = psycopg.connect(settings.database_url, autocommit=True, **options)
+    if settings.pooler is not None:
+        _set_utc(connection)
+    return connection
+
+
+def _set_utc(connection: psycopg.Connection) -> None:
+    """The one thing that a client of PgBouncer may set for itself: the server reports it, so PgBouncer keeps it."""
+    done = connection.pgconn.exec_(b"SET timezone = 'UTC'")
+    if done.status != psycopg.pq.ExecStatus.COMMAND_OK:
+        raise psycopg.OperationalError(done.get_error_message())
 
 
 def make_engine(settings: Settings) -> Engine:
     """The pool for everything but the hot verbs."""
-    return create_engine(
+    engine = create_engine(
         sqlalchemy_url(settings.database_url),
         pool_size=8,
         max_overflow=8,
         pool_timeout=2,
         pool_use_lifo=True,
-        connect_args={"options": _server_options(settings), "connect_timeout": settings.connect_timeout_seconds},
+        connect_args=_connection_options(settings),
     )
+    if settings.pooler is not None:
+        event.listen(engine, "connect", lambda connection, _: _set_utc(connection))
+    return engine
 
 
 class ThreadConnections:
@@ -74,13 +125,7 @@ class ThreadConnections:
         return get
 
     def _connect(self, lock_timeout_seconds: float | None = None) -> psycopg.Connection:
-        connection = psycopg.connect(
-            self._settings.database_url,
-            autocommit=True,
-            prepare_threshold=1,
-            connect_timeout=self._settings.connect_timeout_seconds,
-            options=_server_options(self._settings, lock_timeout_seconds),
-        )
+        connection = connect(self._settings, lock_timeout_seconds)
         self._open.add(connection)
         return connection
 

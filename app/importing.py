@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, create_engine
 
-from app.database import sqlalchemy_url
+from app.database import NO_PREPARED, sqlalchemy_url
 from billing import imports as rate_imports
 from zones import imports as zone_imports
 
@@ -21,7 +21,7 @@ def import_file(url: str, kind: Kind, path: Path, now: datetime, dry_run: bool =
 
     Raises one of REFUSALS, with every bad record, and then nothing is written.
     """
-    engine = create_engine(sqlalchemy_url(url))
+    engine = create_engine(sqlalchemy_url(url), connect_args=NO_PREPARED)
     try:
         with engine.begin() as connection:
             return _apply(connection, kind, path, now, dry_run)

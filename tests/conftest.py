@@ -212,10 +212,19 @@ def keys_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def settings_of(database_url: str, redis_url: str, keys_path: Path) -> Settings:
+    """What the service under test runs with; tests/stack/test_pooler.py sends it through a PgBouncer."""
+    port = os.environ.get("IPARKING_TEST_POOLER_PORT")
+    if port is None:
+        return Settings(database_url, redis_url, keys_path, "test")
+    url = make_url(database_url).set(port=int(port)).render_as_string(hide_password=False)
+    return Settings(url, redis_url, keys_path, "test", pooler="transaction")
+
+
 @pytest.fixture
 def resources(database_url: str, redis_url: str, keys_path: Path, clock: SteppedClock) -> Iterator[Resources]:
     """The service's resources on a city with nobody in it, with a clock that the test moves."""
-    held = replace(make_resources(Settings(database_url, redis_url, keys_path, "test")), clock=clock)
+    held = replace(make_resources(settings_of(database_url, redis_url, keys_path)), clock=clock)
     yield held
     held.close()
 

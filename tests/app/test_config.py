@@ -38,6 +38,10 @@ def test_defaults_are_production_with_the_real_clock():
         ({"IPARKING_CLOCK_START": "7 o'clock"}, "IPARKING_CLOCK_START"),
         ({"IPARKING_CLOCK_START": "2026-10-14T07:00:00"}, "offset"),
         ({"IPARKING_CLOCK_ANCHOR": ""}, "IPARKING_CLOCK_ANCHOR"),
+        ({"IPARKING_DATABASE_POOLER": "session"}, "IPARKING_DATABASE_POOLER"),
+        ({"IPARKING_DATABASE_POOLER": "transaction", "IPARKING_ARCHIVE_FOLDER": "/a"}, "IPARKING_ARCHIVE_FOLDER"),
+        ({"IPARKING_ARCHIVE_AFTER_MONTHS": "1"}, "IPARKING_ARCHIVE_AFTER_MONTHS"),
+        ({"IPARKING_REPLICA_LAG_SECONDS": "0"}, "IPARKING_REPLICA_LAG_SECONDS"),
     ],
 )
 def test_bad_setting_is_named(change: dict[str, str], named: str):
