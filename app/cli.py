@@ -273,6 +273,21 @@ def bench() -> None:
 _hand_over("core", "bench.cli", "core", "The service's calls beside bare references; growth, soak, profile.", bench)
 
 
+@bench.command()
+@click.option("--rounds", type=click.IntRange(1), help="How many rounds.")
+@click.option("--seconds", type=click.IntRange(1), help="Length of each burst.")
+@as_json
+def pooler(json_: bool, **given: int | None) -> None:
+    """Starts and stops through a PgBouncer in transaction mode beside direct ones, in alternating rounds.
+
+    \b
+    Example: ./iparking bench pooler --rounds 3
+    """
+    from bench.pooler import run
+
+    raise SystemExit(run(json=json_, **{name: value for name, value in given.items() if value is not None}))
+
+
 def fail(text: str, code: int = 1) -> NoReturn:
     """End with one line on standard error."""
     say(f"iparking: {text}")

@@ -1,0 +1,29 @@
+"""A very short run of the pooler's benchmark: its shape, and that its loads really went through the PgBouncer."""
+
+import os
+import shutil
+
+import orjson
+import pytest
+
+from app.stack import Stack
+from bench import pooler
+from bench.load import Client
+from tests.stack.conftest import open_place
+
+SHORT = pooler.Plan(rounds=1, seconds=1, warm_seconds=0, workers=1, threads=2, client=Client(connections=4, threads=1))
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_short_run_has_every_figure() -> None:
+    given = {
+        "IPARKING_DATABASE_URL": os.environ["IPARKING_TEST_DATABASE_URL"],
+        "IPARKING_REDIS_URL": os.environ["IPARKING_TEST_REDIS_URL"],
+    }
+    with open_place() as folder:
+        found = orjson.loads(orjson.dumps(pooler.measure(Stack(folder, environment=given), SHORT)))
+    assert set(found["results"]) == {"start", "stop", "pooled_start", "pooled_stop"}
+    assert all(figures["rps"] > 0 and figures["cpu_us"] > 0 for figures in found["results"].values())
+    assert set(found["ratios"]) == {"start", "stop"}
+    used = {name: figures["cpu_us_by"]["pgbouncer"] for name, figures in found["results"].items()}
+    assert used["pooled_start"] > used["start"]
