@@ -1,5 +1,6 @@
 """Connections to PostgreSQL: SQLAlchemy's engine for queries, one autocommit connection a thread for the hot verbs."""
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,15 +25,20 @@ def sqlalchemy_url(url: str) -> str:
     return make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
-def upgrade(url: str) -> None:
-    """Bring the database at `url` (libpq) to the newest schema and install its functions. Safe to repeat."""
+def upgrade(url: str, revision: str = "head", more: Path | None = None) -> None:
+    """Bring the database at `url` (libpq) to the newest schema and install its functions. Safe to repeat, and beside a
+    service under load. `url` is PostgreSQL's own, not a pooler's; `more` is a folder with further migrations.
+    """
     from alembic import command  # only an upgrade needs it, and it takes long to load
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("sqlalchemy.url", sqlalchemy_url(url).replace("%", "%%"))
-    command.upgrade(config, "head")
+    if more is not None:
+        config.set_main_option("path_separator", "os")
+        config.set_main_option("version_locations", os.pathsep.join([str(MIGRATIONS / "versions"), str(more)]))
+    command.upgrade(config, revision)
 
 
 class PooledCursor(psycopg.ClientCursor[Any]):
