@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import idempotency, parking, settlement
+from app import archiving, idempotency, parking, settlement
 from app.config import Settings
 from app.errors import Unavailable
 from app.resources import Resources, make_resources
-from zones import occupancy, sessions
+from zones import occupancy, partitions, sessions
 from zones.occupancy import CopiesAway
 
 log = logging.getLogger(__name__)
@@ -58,11 +58,12 @@ def reconcile(resources: Resources) -> int:
 
 
 def make_partitions(resources: Resources) -> int:
-    """Make the months ahead; the number made."""
+    """Make the months ahead, and those of sessions that had none; the number made."""
     connection = resources.connections.get()
-    made = connection.execute(
-        "SELECT make_month_partitions(%s, %s)", (resources.clock.now(), PARTITIONS_AHEAD)
-    ).fetchall()
+    made = partitions.make_ahead(connection, resources.clock.now(), PARTITIONS_AHEAD)
+    left = partitions.left_in_default(connection)
+    if left:
+        log.warning("%d sessions stand in parking_session_default: too many to move while the service runs", left)
     return len(made)
 
 
@@ -78,6 +79,7 @@ JOBS = {
     "settle": Job(settlement.settle, every=5),
     "make_partitions": Job(make_partitions, every=600),
     "forget_keys": Job(forget_keys, every=600),
+    "archive": Job(archiving.begin, every=3600),
 }
 
 

@@ -157,6 +157,12 @@ def database_url(city_database: str) -> str:
 
 
 @pytest.fixture
+def own_database(city_database: str) -> Iterator[str]:
+    """A copy of the city of this test's own, whose tables it may change."""
+    yield from copy_of("city", "own")
+
+
+@pytest.fixture
 def redis_url(worker_id: str) -> str:
     """An empty Redis database of this worker's own."""
     first = urlsplit(os.environ["IPARKING_TEST_REDIS_URL"])

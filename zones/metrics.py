@@ -10,19 +10,17 @@ vehicle still stands (running, or a strict zone's overstay). A session is charge
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from itertools import groupby, islice, pairwise
 from typing import Generic, NamedTuple, TypeVar
-from zoneinfo import ZoneInfo
 
 import psycopg
 
-from zones import errors
+from zones import archive, errors
+from zones.partitions import CITY_TIME
 from zones.sessions import STOP_LATENESS
 
-# A report's buckets begin with the hours and days of the city.
-CITY_TIME = ZoneInfo("Asia/Ho_Chi_Minh")
 BUCKETS = {"15m": timedelta(minutes=15), "1h": timedelta(hours=1), "1d": timedelta(days=1)}
 # The longest span of one report.
 LONGEST = {"15m": timedelta(days=31), "1h": timedelta(days=31), "1d": timedelta(days=366)}
@@ -122,11 +120,15 @@ class Revenue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A piece of a report, where the next one begins (None: this is the last), and where the capacities come from."""
+    """A piece of a report, where the next one begins (None: this is the last), and where the capacities come from.
+
+    Sessions of the archived months are not in it.
+    """
 
     rows: list[T]
     next: Position | None
     capacity_sources: list[str]
+    archived_months: list[date] = field(default_factory=list)
 
 
 def occupancy(connection: psycopg.Connection, question: Question) -> Page[Occupancy]:
@@ -219,14 +221,15 @@ def _report(connection: psycopg.Connection, question: Question, function: str, m
     bounds = bounds_of(question.start, question.end, question.bucket)
     begin = _row_at(bounds, cells, question.first)
     end = min(begin + question.limit, (len(bounds) - 1) * len(cells))
+    archived = archive.missing(connection, question.start, question.end)
     if begin >= end:
-        return Page([], None, sources)
+        return Page([], None, sources, archived)
     low, high = begin // len(cells), (end - 1) // len(cells) + 1  # the buckets of this page
     spans = bounds[low : high + 1]
     sums = _sums(connection, question, function, spans, zones)
     grid = _grid(spans, cells, sums, make, question.now)
     rows = islice(grid, begin - low * len(cells), end - low * len(cells))
-    return Page(list(rows), _position(bounds, cells, end), sources)
+    return Page(list(rows), _position(bounds, cells, end), sources, archived)
 
 
 def _row_at(bounds: Sequence[datetime], cells: Sequence[Cell], first: Position | None) -> int:

@@ -98,11 +98,12 @@ class RevenueRowSchema(RowSchema):
 
 class ReportSchema(Schema):
     """Which data the rows are made from, where the zones' capacities come from, and when; a `Link` header leads to the
-    next page."""
+    next page. Sessions that began in one of the `archived_months` (`2025-03`) are not counted any more."""
 
     source = fields.String(required=True, validate=validate.Equal("sessions"))
     capacity_sources = fields.List(fields.String(), required=True)
     as_of = Instant(required=True)
+    archived_months = fields.List(fields.String(), required=True)
 
 
 class OccupancySchema(ReportSchema):
@@ -159,7 +160,12 @@ def page_of(
     headers = {"Vary": "Accept"} | (next_link(cursor_of(page.next)) if page.next else {})
     if is_csv_wanted():
         return csv_answer(schema, rows, headers)
-    facts = {"source": "sessions", "capacity_sources": page.capacity_sources, "as_of": local(question.now)}
+    facts = {
+        "source": "sessions",
+        "capacity_sources": page.capacity_sources,
+        "as_of": local(question.now),
+        "archived_months": [f"{month:%Y-%m}" for month in page.archived_months],
+    }
     return answer(facts | {"rows": rows}, headers=headers)
 
 

@@ -75,6 +75,7 @@ def test_rows_have_the_documented_form(client: Client, clock: SteppedClock):
         "source": "sessions",
         "capacity_sources": ["illustrative"],
         "as_of": "2026-10-15T00:15:00.000+07:00",
+        "archived_months": [],
         "rows": [
             row
             | {

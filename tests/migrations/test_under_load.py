@@ -1,6 +1,5 @@
 """Migrations beside a service under load: starts go on, also where a long transaction holds what a migration needs."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from app import create_app
 from app.database import upgrade
 from app.resources import Resources, make_resources
 from app.stack.processes import wait_until
-from tests.conftest import ROOT, Client, admin_connection, drop_database, settings_of, url_of
+from tests.conftest import ROOT, Client, settings_of
 
 LONGEST_SECONDS = 1.0
 THREADS = 4
@@ -88,19 +87,12 @@ class Starts:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[str]:
-    """A copy of the city of this test's own, with sessions of two months and of no partition."""
-    source, name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"], f"iparking_test_migrated_{os.getpid()}"
-    with admin_connection() as connection:
-        drop_database(connection, name)
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {source}")
-    url = url_of(name)
-    with psycopg.connect(url, autocommit=True) as connection:
+def database(own_database: str) -> str:
+    """With sessions of two months and of no partition."""
+    with psycopg.connect(own_database, autocommit=True) as connection:
         connection.execute("SELECT make_month_partitions('2026-09-15+07', 2)")
         connection.execute(PAST)
-    yield url
-    with admin_connection() as connection:
-        drop_database(connection, name)
+    return own_database
 
 
 PAST = """
@@ -123,8 +115,8 @@ def starts(database: str, redis_url: str, resources: Resources) -> Iterator[Star
 
 
 @pytest.fixture
-def versions(tmp_path: Path) -> Path:
-    with psycopg.connect(url_of("iparking_test_city")) as connection:
+def versions(database: str, tmp_path: Path) -> Path:
+    with psycopg.connect(database) as connection:
         head = connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
     (tmp_path / "t1_index.py").write_text(INDEXES.format(head=head))
     (tmp_path / "t2_column.py").write_text(COLUMN)
@@ -149,6 +141,18 @@ def holding(url: str, statement: str, seconds: float) -> Iterator[threading.Thre
     thread.join()
 
 
+def begin_upgrade(url: str, more: Path) -> subprocess.Popen[str]:
+    """As it is deployed: in a process of its own."""
+    code = "import sys, pathlib; from app.database import upgrade; upgrade(sys.argv[1], more=pathlib.Path(sys.argv[2]))"
+    return subprocess.Popen([sys.executable, "-c", code, url, str(more)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def upgraded(url: str, more: Path) -> None:
+    process = begin_upgrade(url, more)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, said
+
+
 def index_states(url: str) -> dict[str, bool]:
     query = """SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
         WHERE c.relname LIKE '%received' OR c.relname = 'active_session_started'"""
@@ -163,7 +167,7 @@ def expect_quick(starts: Starts) -> None:
 
 def test_upgrade_keeps_no_start_waiting(starts: Starts, database: str, versions: Path):
     with starts.running():
-        upgrade(database, more=versions)
+        upgraded(database, versions)
     expect_quick(starts)
     states = index_states(database)
     assert len(states) >= 5 and all(states.values())  # the parent's, of three months, of the default, and the other one
@@ -173,7 +177,7 @@ def test_a_long_transaction_holds_up_the_migration_and_nobody_else(starts: Start
     with starts.running(), holding(database, "SELECT count(*) FROM active_session", HELD_SECONDS) as holder:
         before = len(starts.seconds)
         began = time.monotonic()
-        upgrade(database, more=versions)
+        upgraded(database, versions)
         assert time.monotonic() - began > HELD_SECONDS - 1 and not holder.is_alive()
         assert len(starts.seconds) > before + 10, "starts went on meanwhile"
     expect_quick(starts)
@@ -209,9 +213,7 @@ def test_an_index_that_was_left_half_made_is_made_anew(database: str, versions: 
 
 
 def test_two_upgrades_at_once_both_succeed(database: str, versions: Path):
-    code = "import sys, pathlib; from app.database import upgrade; upgrade(sys.argv[1], more=pathlib.Path(sys.argv[2]))"
-    command = [sys.executable, "-c", code, database, str(versions)]
-    both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [begin_upgrade(database, versions) for _ in range(2)]
     said = [process.communicate(timeout=60)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert all(index_states(database).values())

@@ -1,23 +1,44 @@
--- Make the month partitions (Hanoi months) of parking_session that cover p_from up to p_months months later.
--- Idempotent. A month whose sessions already stand in the default partition is left there.
+-- Make the month partitions (Hanoi months) of parking_session that cover p_from up to p_months months later, and those of
+-- months whose sessions stand in the default partition, because nobody had made theirs in time: they are moved.
+-- Idempotent. A month with more than p_most sessions in the default partition is left there: everybody waits for the move.
+-- The table is made by itself and then attached, which keeps nobody waiting but those who need the default partition, for
+-- some milliseconds. The caller's lock_timeout says how long others may wait behind us before.
 -- Out: the names of those made.
-CREATE OR REPLACE FUNCTION make_month_partitions(p_from timestamptz, p_months integer) RETURNS SETOF text
-LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION make_month_partitions(p_from timestamptz, p_months integer, p_most bigint DEFAULT 20000)
+RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
-    v_month timestamp := date_trunc('month', p_from AT TIME ZONE 'Asia/Ho_Chi_Minh');
+    v_months timestamp[];
+    v_month timestamp;
     v_start timestamptz;
     v_end timestamptz;
     v_name text;
+    v_rows bigint;
 BEGIN
-    FOR i IN 0..p_months LOOP
-        v_start := (v_month + make_interval(months => i)) AT TIME ZONE 'Asia/Ho_Chi_Minh';
-        v_end := (v_month + make_interval(months => i + 1)) AT TIME ZONE 'Asia/Ho_Chi_Minh';
-        v_name := 'parking_session_' || to_char(v_month + make_interval(months => i), 'YYYY_MM');
-        IF to_regclass(v_name) IS NULL
-           AND NOT EXISTS (SELECT FROM parking_session_default d WHERE d.started_at >= v_start AND d.started_at < v_end) THEN
-            EXECUTE format('CREATE TABLE %I PARTITION OF parking_session FOR VALUES FROM (%L) TO (%L)', v_name, v_start, v_end);
-            RETURN NEXT v_name;
+    SELECT array_agg(m ORDER BY m) INTO v_months
+      FROM (SELECT date_trunc('month', p_from AT TIME ZONE 'Asia/Ho_Chi_Minh') + make_interval(months => i)
+              FROM generate_series(0, p_months) i
+             UNION
+            SELECT date_trunc('month', d.started_at AT TIME ZONE 'Asia/Ho_Chi_Minh') FROM parking_session_default d) f(m);
+    FOREACH v_month IN ARRAY v_months
+    LOOP
+        v_name := 'parking_session_' || to_char(v_month, 'YYYY_MM');
+        CONTINUE WHEN to_regclass(v_name) IS NOT NULL;
+        v_start := v_month AT TIME ZONE 'Asia/Ho_Chi_Minh';
+        v_end := (v_month + interval '1 month') AT TIME ZONE 'Asia/Ho_Chi_Minh';
+        EXECUTE format('CREATE TABLE %I (LIKE parking_session INCLUDING ALL)', v_name);
+        LOCK TABLE parking_session_default IN ACCESS EXCLUSIVE MODE;
+        SELECT count(*) INTO v_rows FROM parking_session_default d WHERE d.started_at >= v_start AND d.started_at < v_end;
+        IF v_rows > p_most THEN
+            EXECUTE format('DROP TABLE %I', v_name);
+            CONTINUE;
+        ELSIF v_rows > 0 THEN
+            ALTER TABLE parking_session_default DISABLE TRIGGER parking_session_append_only;  -- moved, not changed
+            EXECUTE format('WITH moved AS (DELETE FROM parking_session_default d WHERE d.started_at >= $1 AND d.started_at < $2
+                                           RETURNING *) INSERT INTO %I SELECT * FROM moved', v_name) USING v_start, v_end;
+            ALTER TABLE parking_session_default ENABLE TRIGGER parking_session_append_only;
         END IF;
+        EXECUTE format('ALTER TABLE parking_session ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', v_name, v_start, v_end);
+        RETURN NEXT v_name;
     END LOOP;
 END
 $$;
