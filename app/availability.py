@@ -53,6 +53,24 @@ def live(resources: Resources, codes: list[str], now: datetime) -> dict[Key, Cou
 
     A count that neither knows is left out.
     """
+    known, missing = _copied(resources, codes, now)
+    return known | _from_database(resources, missing, now)
+
+
+def _recent(resources: Resources, codes: list[str], now: datetime) -> tuple[dict[Key, Count], datetime]:
+    """The same for a map, which a replica may answer for PostgreSQL; and the instant as of which all of it is known."""
+    known, missing = _copied(resources, codes, now)
+    if not missing:
+        return known, now
+    try:
+        found, as_of = resources.read(lambda connection, at: (occupancy.counts(connection, at, missing), at))
+    except psycopg.OperationalError:
+        return known, now
+    return known | found, as_of
+
+
+def _copied(resources: Resources, codes: list[str], now: datetime) -> tuple[dict[Key, Count], list[str]]:
+    """The counts that Redis knows as of `now`, and the zones of which it does not know all."""
     places = resources.catalogue.places.by_code
     keys = [(code, vehicle_class) for code in codes for vehicle_class in places[code].capacity]
     try:
@@ -60,8 +78,7 @@ def live(resources: Resources, codes: list[str], now: datetime) -> dict[Key, Cou
     except CopiesAway:
         copied = {}
     known = {key: count for key, count in copied.items() if count.next_over is None or count.next_over > now}
-    missing = sorted({code for code, vehicle_class in keys if (code, vehicle_class) not in known})
-    return known | _from_database(resources, missing, now)
+    return known, sorted({code for code, vehicle_class in keys if (code, vehicle_class) not in known})
 
 
 def _from_database(resources: Resources, codes: list[str], now: datetime) -> dict[Key, Count]:
@@ -157,7 +174,7 @@ class Map:
             return  # another thread made it while this one waited
         places = self._resources.catalogue.places
         made, now = time.monotonic(), self._resources.clock.now()
-        counts = live(self._resources, list(places.by_code), now)
+        counts, now = _recent(self._resources, list(places.by_code), now)
         as_of = str(local(now)).encode()
         features = [self._feature(place, counts, now, as_of) for place in places.all]
         by_code = {place.code: made for place, made in zip(places.all, features, strict=True)}

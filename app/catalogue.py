@@ -2,11 +2,13 @@
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 
 import psycopg
 from sqlalchemy import Engine
 
-from app.database import database_id
+from app.database import DatabaseState, database_state
 from app.errors import Unavailable
 from billing import plans
 from billing.rates import RateTable
@@ -19,8 +21,10 @@ REFRESH_SECONDS = 1.0
 class Catalogue:
     """The newest zones and rates that could be read, and the id of the database they come from."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, note: Callable[[float, DatabaseState], None] = lambda _, __: None) -> None:
+        """`note` is told the database's state at each look, with the monotonic second before it."""
         self._engine = engine
+        self._note = note
         self._revisions: dict[str, int] = {}
         self._places: places.Places | None = None
         self._rates: RateTable | None = None
@@ -57,7 +61,10 @@ class Catalogue:
         with self._engine.connect() as pooled:
             connection = pooled.connection.driver_connection
             assert isinstance(connection, psycopg.Connection)
-            self._database_id = database_id(connection)
+            began = time.monotonic()
+            state = database_state(connection)
+            self._database_id = state.id
+            self._note(began, state)
             found = dict(connection.execute("SELECT name, value FROM revision").fetchall())
             connection.rollback()
             if found["zones"] != self._revisions.get("zones"):

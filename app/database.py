@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from weakref import WeakSet
 
 import psycopg
@@ -142,14 +142,29 @@ class ThreadConnections:
 
 
 # A dump restored elsewhere gets a new database oid, a recovery or a promoted replica a new timeline: a new id each.
-_DATABASE_ID = """
-SELECT to_hex(s.system_identifier) || '-' || d.oid || '-' || c.timeline_id
-  FROM pg_control_system() s, pg_control_checkpoint() c, pg_database d WHERE d.datname = current_database()
+# The timeline is that of the log that is being written: the control file learns of it minutes later, by a checkpoint.
+_STATE = """
+SELECT to_hex(s.system_identifier) || '-' || d.oid || '-'
+           || ('x' || left(pg_walfile_name(w.lsn), 8))::bit(32)::integer,
+       w.lsn - '0/0'
+  FROM pg_control_system() s, pg_database d, (SELECT pg_current_wal_lsn()) w(lsn) WHERE d.datname = current_database()
 """
 
 
-def database_id(connection: psycopg.Connection) -> str:
-    """The id under which copies of this database are kept in Redis; another one once it was restored."""
-    row = connection.execute(_DATABASE_ID).fetchone()
+class DatabaseState(NamedTuple):
+    """Which database this is, and how much of its log was written: a byte position that only grows."""
+
+    id: str
+    position: int
+
+
+def database_state(connection: psycopg.Connection) -> DatabaseState:
+    """The state of a primary. Raises psycopg.OperationalError, ObjectNotInPrerequisiteState for a replica."""
+    row = connection.execute(_STATE).fetchone()
     assert row is not None
-    return str(row[0])
+    return DatabaseState(str(row[0]), int(row[1]))
+
+
+def database_id(connection: psycopg.Connection) -> str:
+    """The id under which copies of this database are kept in Redis; another one once it was restored or promoted."""
+    return database_state(connection).id

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from app.config import BadSetting, Settings
 from app.database import ThreadConnections, make_engine
 from app.grouping import Group
 from app.identity.keys import Keys, load_keys
+from app.replica import Replica, ReplicaAway
 from billing.gateways import METHODS, Gateway
 from billing.gateways.fake import FakeGateway
 from zones.nodes import Nodes, connect
@@ -42,6 +44,22 @@ class Resources:
     keys: Keys
     catalogue: Catalogue
     gateways: Mapping[str, Gateway]
+    replica: Replica | None = None
+
+    def read(self, ask: Callable[[psycopg.Connection, datetime], Answer]) -> Answer:
+        """What reads that may be a little old are answered: by the replica where one keeps up, else by the primary.
+
+        `ask` is given the instant up to which its connection knows everything; where a replica fails in the middle it
+        is called again. Raises psycopg.OperationalError.
+        """
+        now = self.clock.now()
+        if self.replica is not None:
+            try:
+                with self.replica.reading() as (connection, age):
+                    return ask(connection, now - age * self.clock.speed)
+            except ReplicaAway as away:
+                log.debug("the primary is asked: %s", away)
+        return ask(self.connections.get(), now)
 
     @property
     def copies(self) -> Copies:
@@ -76,6 +94,8 @@ class Resources:
             copies.close()
         self.redis.close()
         self.connections.close()
+        if self.replica is not None:
+            self.replica.close()
         self.engine.dispose()
 
 
@@ -98,6 +118,7 @@ def make_redis(settings: Settings) -> Nodes:
 def make_resources(settings: Settings) -> Resources:
     """Everything that the settings name. Nothing is connected yet."""
     engine = make_engine(settings)
+    replica = Replica(settings) if settings.replica_url else None
     return Resources(
         settings=settings,
         clock=make_clock(settings),
@@ -105,8 +126,9 @@ def make_resources(settings: Settings) -> Resources:
         connections=ThreadConnections(settings),
         redis=make_redis(settings),
         keys=load_keys(settings.keys_path),
-        catalogue=Catalogue(engine),
+        catalogue=Catalogue(engine, replica.note) if replica else Catalogue(engine),
         gateways=make_gateways(settings),
+        replica=replica,
     )
 
 

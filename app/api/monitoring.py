@@ -57,8 +57,11 @@ def health() -> Response:
 @monitoring.response(200, ReadySchema)
 @monitoring.alt_response(503, schema=ReadySchema, description="A dependency without which nothing is decided is away")
 def ready() -> Response:
-    """Each dependency. Redis may be away: PostgreSQL decides."""
+    """Each dependency. Redis and a replica may be away: PostgreSQL decides."""
     checks = {"postgresql": _check_postgresql(), "redis": _check_redis(), "catalogue": _check_catalogue()}
+    replica = resources().replica
+    if replica is not None:
+        checks["replica"] = replica.state()
     fit = checks["postgresql"] == checks["catalogue"] == "ok"
     return answer({"status": "ready" if fit else "unready", "checks": checks}, 200 if fit else 503)
 

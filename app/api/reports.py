@@ -3,8 +3,9 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import psycopg
 from flask import Response
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
@@ -19,6 +20,7 @@ from zones.models import VEHICLE_CLASSES
 
 reports = Blueprint("reports", __name__, url_prefix="/v1/reports", description="Figures for city planners")
 LARGEST_PAGE = 10_000
+T = TypeVar("T")
 # A plus sign that was not escaped arrives as a space.
 UNESCAPED_OFFSET = re.compile(r"(.*T.*) (\d\d:\d\d)")
 # How the document says that an answer comes as CSV as well.
@@ -147,9 +149,14 @@ def revenue_json(row: Revenue) -> dict[str, Any]:
     return row_json(row.bucket, row.cell) | {"sessions": row.sessions, "revenue": money(row.revenue)}
 
 
-def question_of(wanted: dict[str, Any]) -> Question:
-    """What a valid query asks, as of now."""
-    return Question(now=resources().clock.now(), **wanted)
+def report(make: Callable[[psycopg.Connection, Question], Page[T]], wanted: dict[str, Any]) -> tuple[Question, Page[T]]:
+    """What a valid query asks, and its page, as of the instant up to which the database that was asked knows all."""
+
+    def ask(connection: psycopg.Connection, as_of: datetime) -> tuple[Question, Page[T]]:
+        question = Question(now=as_of, **wanted)
+        return question, make(connection, question)
+
+    return resources().read(ask)
 
 
 def page_of(
@@ -192,8 +199,7 @@ def occupancy(wanted: dict[str, Any]) -> Response:
     at most 31 days apart by 15m and 1h, 366 by 1d. With `Accept: text/csv` the rows come as CSV. A `Link` header leads
     to the next page.
     """
-    question = question_of(wanted)
-    page = metrics.occupancy(resources().connections.get(), question)
+    question, page = report(metrics.occupancy, wanted)
     return page_of(question, page, OccupancyRowSchema, occupancy_json)
 
 
@@ -209,6 +215,5 @@ def revenue(wanted: dict[str, Any]) -> Response:
     A session is charged when it ends: stopped, or its time over in an advisory zone. `sessions` counts those. Buckets,
     pages, `complete` and CSV are as for occupancy.
     """
-    question = question_of(wanted)
-    page = metrics.revenue(resources().connections.get(), question)
+    question, page = report(metrics.revenue, wanted)
     return page_of(question, page, RevenueRowSchema, revenue_json)

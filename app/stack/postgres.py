@@ -135,6 +135,24 @@ class PostgreSQL:
         self.records.remove(NAME)
         return process is not None
 
+    def copy_to(self, folders: Folders, port: int) -> "PostgreSQL":
+        """A streaming replica of this server, which runs, in folders of its own; to be started. Raises StackError."""
+        replica = PostgreSQL(folders, port, self.passwords)
+        login = ["--host=127.0.0.1", f"--port={self.port}", f"--username={SUPERUSER}", "--no-password"]
+        how = ["--write-recovery-conf", "--checkpoint=fast", "--wal-method=stream"]
+        made = subprocess.run(
+            [Programs.find().folder / "pg_basebackup", *login, *how, f"--pgdata={replica.data}"],
+            cwd=folders.data,
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PGPASSWORD": self.passwords[SUPERUSER]},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            **folders.user.popen_arguments(),  # type: ignore[call-overload]
+        )
+        if made.returncode:
+            raise StackError(f"pg_basebackup failed: {reason(made.stderr)}")
+        return replica
+
     def _pid_file_lines(self) -> list[str]:
         try:
             return (self.data / "postmaster.pid").read_text().splitlines()
@@ -228,7 +246,7 @@ class PostgreSQL:
 
     def _is_ready(self) -> bool:
         lines = self._pid_file_lines()
-        return len(lines) >= 8 and lines[7].strip() == "ready"
+        return len(lines) >= 8 and lines[7].strip() in ("ready", "standby")
 
     def _make_roles(self) -> None:
         """The owner of all databases, who is no superuser, and the reader, who sees everything and changes nothing."""
