@@ -174,6 +174,7 @@ def convert(source: str, file: str | None, output: str, json_: bool, **options: 
 @click.option(
     "--timeout", default=10.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds a try."
 )
+@click.option("--tries", default=5, show_default=True, type=click.IntRange(1), help="Of a request without an answer.")
 @as_json
 def replay(
     trace_file: Path,

@@ -9,13 +9,15 @@ is sent again, the same bytes with the same Idempotency-Key, a bounded number of
 """
 
 import asyncio
+import time
 from collections import deque
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 MAX_HEAD = 64 * 1024
 SWEEP_SECONDS = 0.25
 LONGEST_PAUSE = 2.0
+UNTOLD_PAUSE = 0.5  # after a 503 that does not say when to come back
 IN_PROGRESS = b'"request_in_progress"'
 
 
@@ -32,16 +34,39 @@ class Call(Protocol):
     def done(self) -> None: ...
 
 
-class _Connection(asyncio.Protocol):
-    """One keep-alive connection; `call` is what it waits for, `deadline` until when."""
+class Failures:
+    """The tries that were no success, by kind: how many, the longest (seconds), and when the first and last ended.
 
-    __slots__ = ("buffer", "call", "client", "deadline", "transport")
+    Kinds: `503` (`503_without_retry_after` where it does not say when to come back), `request_in_progress`, `timeout`,
+    `lost` (the connection ended in mid-request), `unconnected`.
+    """
+
+    def __init__(self) -> None:
+        self.by_kind: dict[str, dict[str, Any]] = {}
+
+    @property
+    def total(self) -> int:
+        return sum(kind["count"] for kind in self.by_kind.values())
+
+    def add(self, kind: str, seconds: float) -> None:
+        """One more, that took `seconds` and ended now."""
+        now = time.time()
+        known = self.by_kind.setdefault(kind, {"count": 0, "longest_s": 0.0, "first": now})
+        known["count"] += 1
+        known["longest_s"] = round(max(known["longest_s"], seconds), 3)
+        known["last"] = now
+
+
+class _Connection(asyncio.Protocol):
+    """One keep-alive connection; `call` is what it waits for, since `began` and until `deadline`."""
+
+    __slots__ = ("began", "buffer", "call", "client", "deadline", "transport")
 
     def __init__(self, client: "Client") -> None:
         self.client = client
         self.buffer = b""
         self.call: Call | None = None
-        self.deadline = 0.0
+        self.began = self.deadline = 0.0
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -51,6 +76,7 @@ class _Connection(asyncio.Protocol):
     def send(self, call: Call, now: float) -> None:
         assert self.transport is not None
         self.call = call
+        self.began = now
         self.deadline = now + self.client.timeout
         call.tries += 1
         if call.sent == 0.0:
@@ -71,7 +97,7 @@ class _Connection(asyncio.Protocol):
             return
         call.status, call.body, call.answered = status, buffer[start:stop], self.client.loop.time()
         self.client.free(self, keep and stop == len(buffer))
-        self.client.finish(call, buffer[:start])
+        self.client.finish(call, buffer[:start], call.answered - self.began)
 
     def connection_lost(self, error: Exception | None) -> None:
         call, self.call = self.call, None
@@ -119,6 +145,7 @@ class Client:
         self.host = parts.netloc
         self.limit, self.timeout, self.tries = limit, timeout, tries
         self.retries = 0
+        self.failures = Failures()
         self.loop = asyncio.get_running_loop()
         self._address = (parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
         self._tls = True if parts.scheme == "https" else None
@@ -170,6 +197,7 @@ class Client:
             async with asyncio.timeout(self.timeout):
                 _, connection = await self.loop.create_connection(self._connection, *self._address, ssl=self._tls)
         except (OSError, TimeoutError):
+            self._opening.discard(asyncio.current_task())
             if self._queue:
                 self._unsent(self._queue.popleft())
             return
@@ -185,11 +213,14 @@ class Client:
         else:
             self._idle.append(connection)
 
-    def finish(self, call: Call, head: bytes) -> None:
-        """An answer came: hand it on, or try again where it says so."""
+    def finish(self, call: Call, head: bytes, seconds: float) -> None:
+        """An answer came, after so many seconds of this try: hand it on, or try again where it says so."""
         if call.status == 503:
-            self._again(call, _retry_after(head))
+            pause = _retry_after(head)
+            self.failures.add("503" if pause is not None else "503_without_retry_after", seconds)
+            self._again(call, UNTOLD_PAUSE if pause is None else pause)
         elif call.status == 409 and IN_PROGRESS in call.body:
+            self.failures.add("request_in_progress", seconds)
             self._again(call, 0.2)
         else:
             call.done()
@@ -198,6 +229,8 @@ class Client:
         """A connection is gone, with the answer that it owed."""
         self._open.discard(connection)
         if call is not None:
+            seconds = self.loop.time() - connection.began
+            self.failures.add("lost" if seconds < self.timeout else "timeout", seconds)
             call.status, call.body = 0, b""
             self._again(call, 0.0)
 
@@ -206,6 +239,7 @@ class Client:
         call.tries += 1
         if call.sent == 0.0:
             call.sent = self.loop.time()
+        self.failures.add("unconnected", 0.0)
         self._again(call, 0.0)
 
     def _again(self, call: Call, pause: float) -> None:
@@ -231,8 +265,9 @@ class Client:
         self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
 
 
-def _retry_after(head: bytes) -> float:
+def _retry_after(head: bytes) -> float | None:
+    """The seconds that the answer asks for; None where it says nothing."""
     lowered = head.lower()
     at = lowered.find(b"\r\nretry-after:")
     value = lowered[at + 14 : lowered.find(b"\r\n", at + 14)].strip() if at >= 0 else b""
-    return float(value) if value.isdigit() else 0.5
+    return float(value) if value.isdigit() else None

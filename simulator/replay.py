@@ -46,7 +46,8 @@ class ReplayError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to replay where. `speed` None: as the service's clock runs. `align`: "clock" puts t = 0 at the instant that
-    the trace names, by the service's clock; "now" puts it at the service's present. `answers` is the record's path."""
+    the trace names, by the service's clock; "now" puts it at the service's present. `answers` is the record's path;
+    `timeout` is in seconds a try, of which a request has `tries`."""
 
     trace: Path
     base_url: str
@@ -56,6 +57,7 @@ class Plan:
     align: Literal["clock", "now"] = "clock"
     limit: int = 1000
     timeout: float = 10.0
+    tries: int = 5
     quiet: bool = False
 
 
@@ -138,11 +140,12 @@ class _Run:
         )
 
     async def play(self, trace: TraceReader) -> dict[str, Any]:
-        self.client = Client(self.plan.base_url, limit=self.plan.limit, timeout=self.plan.timeout)
+        plan = self.plan
+        self.client = Client(plan.base_url, limit=plan.limit, timeout=plan.timeout, tries=plan.tries)
         self._idle = asyncio.Event()
         self._idle.set()
         loop = asyncio.get_running_loop()
-        await self.client.warm(min(WARM_CONNECTIONS, self.plan.limit))
+        await self.client.warm(min(WARM_CONNECTIONS, plan.limit))
         sender = asyncio.create_task(self._send_all(iter(trace)))
         ticker = asyncio.create_task(self._tick())
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -242,6 +245,7 @@ class _Run:
             "unanswered": self.statuses[0],
             "skipped": self.fleet.skipped,
             "retries": self.client.retries,
+            "failed_tries": self.client.failures.by_kind,
             "seconds": round(seconds, 2),
             "requests_per_second": round(requests / seconds, 1) if seconds else 0.0,
             "client_cpu_us": round(cpu / requests * 1e6, 1) if requests else 0.0,
