@@ -1,10 +1,20 @@
-"""The one place that reads the time. Business instants come from here and are handed down as arguments."""
+"""The one place that reads the time. Business instants come from here and are handed down as arguments.
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+A wall clock can be set while a process runs, by an hour or by years, and every fee and every expiry of that moment
+would be wrong. So the process looks at it once, when it begins, and counts on by CLOCK_BOOTTIME, which nobody can set:
+it is slewed with the wall clock (NTP, adjtime), goes on while the machine sleeps, and makes no jumps. What the wall
+clock shows since is told as `off`, for an operator; a restarted process goes by it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from app.config import Settings
+
+Wall = Callable[[], datetime]
 
 
 class Clock(Protocol):
@@ -14,15 +24,48 @@ class Clock(Protocol):
 
     def now(self) -> datetime: ...
 
+    def off(self) -> float:
+        """By how many real seconds the wall clock was set forward (or back) since this process began."""
+        ...
+
+
+def wall_clock() -> datetime:
+    """What the machine's clock shows."""
+    return datetime.now(UTC)
+
+
+class SteadyTime:
+    """Real time since this was made, whatever the wall clock is set to meanwhile."""
+
+    __slots__ = ("_began", "_ticks", "_wall")
+
+    def __init__(self, wall: Wall = wall_clock) -> None:
+        self._wall = wall
+        self._began = wall()
+        self._ticks = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def now(self) -> datetime:
+        """The real instant."""
+        ticks = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._ticks
+        return self._began + timedelta(microseconds=ticks // 1000)
+
+    def off(self) -> float:
+        """The wall clock less this, in seconds."""
+        return (self._wall() - self.now()).total_seconds()
+
 
 @dataclass(frozen=True, slots=True)
 class RealClock:
     """Business time is real time."""
 
     speed: float = 1.0
+    time: SteadyTime = field(default_factory=SteadyTime)
 
     def now(self) -> datetime:
-        return datetime.now(UTC)
+        return self.time.now()
+
+    def off(self) -> float:
+        return self.time.off()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +75,18 @@ class ScaledClock:
     start: datetime
     anchor: datetime
     speed: float
+    time: SteadyTime = field(default_factory=SteadyTime)
 
     def now(self) -> datetime:
-        return self.start + (datetime.now(UTC) - self.anchor) * self.speed
+        return self.start + (self.time.now() - self.anchor) * self.speed
+
+    def off(self) -> float:
+        return self.time.off()
 
 
-def make_clock(settings: Settings) -> Clock:
+def make_clock(settings: Settings, wall: Wall = wall_clock) -> Clock:
     """The clock that the settings ask for (they refuse a scaled one outside a simulation)."""
+    steady = SteadyTime(wall)
     if settings.clock_start is None or settings.clock_anchor is None:
-        return RealClock()
-    return ScaledClock(settings.clock_start.astimezone(UTC), settings.clock_anchor, settings.clock_speed)
+        return RealClock(time=steady)
+    return ScaledClock(settings.clock_start.astimezone(UTC), settings.clock_anchor, settings.clock_speed, steady)

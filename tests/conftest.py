@@ -191,6 +191,9 @@ class SteppedClock:
     def now(self) -> datetime:
         return self.instant
 
+    def off(self) -> float:
+        return 0.0
+
     def at(self, now: str) -> None:
         """Jump to an instant; one without an offset is Hanoi's."""
         instant = datetime.fromisoformat(now)

@@ -17,6 +17,8 @@ from zones.occupancy import CopiesAway
 
 monitoring = Blueprint("monitoring", __name__, description="Health, readiness and metrics of this process")
 
+# A wall clock that differs by less from the time that this process keeps was slewed, or set by a leap second.
+CLOCK_OFF_SECONDS = 2.0
 REGISTRY = CollectorRegistry()
 SECONDS = Histogram(
     "iparking_request_seconds", "Time to answer a request", ["method", "route", "status"], registry=REGISTRY,
@@ -57,8 +59,10 @@ def health() -> Response:
 @monitoring.response(200, ReadySchema)
 @monitoring.alt_response(503, schema=ReadySchema, description="A dependency without which nothing is decided is away")
 def ready() -> Response:
-    """Each dependency. Redis and a replica may be away: PostgreSQL decides."""
+    """Each dependency. Redis and a replica may be away: PostgreSQL decides. A wall clock that was set is ignored, but
+    not hidden."""
     checks = {"postgresql": _check_postgresql(), "redis": _check_redis(), "catalogue": _check_catalogue()}
+    checks["clock"] = _check_clock()
     replica = resources().replica
     if replica is not None:
         checks["replica"] = replica.state()
@@ -80,6 +84,11 @@ def _check_redis() -> str:
     except (CopiesAway, Unavailable):
         return "down"
     return "ok"
+
+
+def _check_clock() -> str:
+    off = resources().clock.off()
+    return "ok" if abs(off) < CLOCK_OFF_SECONDS else f"set by {off:+.1f} s since this process began: restart it"
 
 
 def _check_catalogue() -> str:
