@@ -28,6 +28,8 @@ MANAGED = ("IPARKING_DATABASE_URL", "IPARKING_REDIS_URL", "IPARKING_KEYS", "IPAR
 CLOCK = "IPARKING_CLOCK_"
 PARTS = ("api", "jobs")
 BACKLOG = 1024
+# How long a stopped worker may take over the answers that it owes; less than STOP_SECONDS, at which all are killed.
+DRAIN_SECONDS = 10
 # What a database is made from; with none of it changed there is nothing to upgrade or to load.
 SOURCES = ("migrations", "zones", "billing", "app/database.py", "app/city.py")
 SOURCE_KINDS = (".py", ".sql", ".geojson", ".csv", ".json", ".toml")
@@ -126,6 +128,8 @@ class Server:
         api += ["--workers", str(self.workers), "--blocking-threads", str(self.threads), "--no-ws"]
         # Each kept-alive connection counts against backpressure, idle or not, so it is far above the threads.
         api += ["--backlog", str(BACKLOG), "--backpressure", str(BACKLOG), "--log-level", "warning"]
+        # A worker that died is replaced at once, beside the others; one that does not end is killed.
+        api += ["--respawn-failed-workers", "--workers-kill-timeout", str(DRAIN_SECONDS)]
         return {"api": [*api, "wsgi:application"], "jobs": [sys.executable, "-m", "app.jobs"]}
 
     def _environment(self) -> dict[str, str]:
