@@ -14,6 +14,8 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 
 from app.config import Settings
+from app.door import Door
+from app.pulse import Pulse, is_readable
 
 # For what runs once: prepared statements would gain nothing, and a PgBouncer knows none.
 NO_PREPARED = {"prepare_threshold": None}
@@ -61,13 +63,21 @@ class PooledCursor(psycopg.ClientCursor[Any]):
         return self.set_result(-1)  # those before it are the time-outs'
 
 
+def _session(lock_ms: int) -> str:
+    """What the server does for a session of ours: locks and statements have their time-outs, times are UTC, nothing is
+    compiled (that takes longer than any statement here), and what a client held that is stopped, or gone with its
+    machine, goes to others."""
+    gone = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000"
+    idle = f"-c idle_in_transaction_session_timeout={lock_ms * 2}"
+    return f"-c lock_timeout={lock_ms} -c statement_timeout={lock_ms * 4} -c timezone=UTC -c jit=off {idle} {gone}"
+
+
 def _connection_options(settings: Settings, lock_timeout_seconds: float | None = None) -> dict[str, Any]:
-    """What psycopg.connect takes beside the URL: locks and statements have their time-outs, and times are UTC."""
+    """What psycopg.connect takes beside the URL."""
     lock_ms = round((lock_timeout_seconds or settings.lock_timeout_seconds) * 1000)
     options: dict[str, Any] = {"connect_timeout": settings.connect_timeout_seconds}
     if settings.pooler is None:
-        session = f"-c lock_timeout={lock_ms} -c statement_timeout={lock_ms * 4} -c timezone=UTC"
-        return options | {"options": session}
+        return options | {"options": _session(lock_ms)}
     time_outs = f"SET LOCAL lock_timeout = {lock_ms}; SET LOCAL statement_timeout = {lock_ms * 4}; "
     cursor = type("PooledCursor", (PooledCursor,), {"time_outs": time_outs})
     return options | {"cursor_factory": cursor, "prepare_threshold": None}
@@ -97,6 +107,7 @@ def make_engine(settings: Settings) -> Engine:
         max_overflow=8,
         pool_timeout=2,
         pool_use_lifo=True,
+        pool_pre_ping=True,  # after a server's restart no request is to find out what died with it
         connect_args=_connection_options(settings),
     )
     if settings.pooler is not None:
@@ -111,34 +122,69 @@ class ThreadConnections:
         self._settings = settings
         self._local = threading.local()
         self._open: WeakSet[psycopg.Connection] = WeakSet()
+        self._lock = threading.Lock()
+        self._door = Door()
+        self.pulse = Pulse(lambda: connect(settings), self._all_open)
 
     def get(self) -> psycopg.Connection:
         """This thread's connection, made anew if the last one broke. Raises psycopg.OperationalError."""
         connection = getattr(self._local, "connection", None)
-        if connection is None or connection.closed:
+        if not _is_usable(connection):
             connection = self._local.connection = self._connect()
         return connection
+
+    def adopt(self, engine: Engine) -> None:
+        """Let pulse and door watch over an engine's connections too."""
+        event.listen(engine, "do_connect", lambda *_: self._check_in())
+        event.listen(engine, "connect", lambda made, _: self._keep(made))
 
     def own(self, lock_timeout_seconds: float) -> Callable[[], psycopg.Connection]:
         """What gives one connection of its own, to whichever thread holds the right to it, made anew if it broke."""
         held: list[psycopg.Connection] = []
 
         def get() -> psycopg.Connection:
-            if not held or held[0].closed:
+            if not held or not _is_usable(held[0]):
                 held[:] = [self._connect(lock_timeout_seconds)]
             return held[0]
 
         return get
 
     def _connect(self, lock_timeout_seconds: float | None = None) -> psycopg.Connection:
-        connection = connect(self._settings, lock_timeout_seconds)
-        self._open.add(connection)
+        self.pulse.check()
+        with self._door.passing():
+            connection = connect(self._settings, lock_timeout_seconds)
+        self._keep(connection)
         return connection
+
+    def _check_in(self) -> None:
+        """Returns nothing, so that the engine connects as it would. Raises psycopg.OperationalError."""
+        self.pulse.check()
+        self._door.check()
+
+    def _keep(self, connection: psycopg.Connection) -> None:
+        with self._lock:
+            self._open.add(connection)
+
+    def _all_open(self) -> list[psycopg.Connection]:
+        with self._lock:
+            return list(self._open)
 
     def close(self) -> None:
         """Close the connections of all threads, once none uses them any more."""
-        for connection in list(self._open):
+        self.pulse.stop()
+        for connection in self._all_open():
             connection.close()
+
+
+def _is_usable(connection: psycopg.Connection | None) -> bool:
+    """Whether a connection may be given a statement. An idle one has nothing to say, but that the server hung up while
+    nobody looked: whoever used it then would be told that his statement may have been lost. Costs 2 µs."""
+    if connection is None or connection.closed:
+        return False
+    if connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE and is_readable(connection, 0.0):
+        connection.close()
+        return False
+    return True
 
 
 # A dump restored elsewhere gets a new database oid, a recovery or a promoted replica a new timeline: a new id each.

@@ -1,5 +1,6 @@
 """One table: each business refusal, its HTTP status, its code and its title (RFC 9457)."""
 
+import logging
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -13,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from billing import errors as billing_errors
 from zones import errors as zone_errors
 
+log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "/docs#problem-"
 RETRY_AFTER_SECONDS = 1
@@ -100,6 +102,16 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
 # What werkzeug raises by itself, by status.
 HTTP_CODES = {400: "malformed_body", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 LOCK_TIMEOUTS = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected)
+# PostgreSQL cannot now, and may again in a moment. Most of it is an OperationalError (a lost connection, 53 a full disk
+# or too many connections, 57 a server that stops or starts, 58 a failing disk). Two that psycopg takes for our own
+# mistakes are not: a transaction that a stopped process left open, a server that has become a standby.
+AWAY = (
+    psycopg.OperationalError,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.ReadOnlySqlTransaction,
+    sqlalchemy.exc.OperationalError,
+    sqlalchemy.exc.TimeoutError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +144,15 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _database_problem(error: Exception) -> Problem:
-    """A lost database is 503; a wait for another request's locks that took too long is 409."""
+    """A lost database is 503; a wait for another request's locks that took too long is 409. What is neither is a bug of
+    ours, and raised again."""
     original = getattr(error, "orig", None) or error
     if isinstance(original, LOCK_TIMEOUTS):
         return problem_of(RequestInProgress("another request holds what this one needs; try again"))
-    return problem_of(Unavailable("the database does not answer"))
+    if isinstance(original, AWAY):
+        log.warning("answered 503: %s", str(original).strip().partition("\n")[0])
+        return problem_of(Unavailable("the database does not answer"))
+    raise error
 
 
 def _http_problem(error: HTTPException) -> Response:
@@ -157,6 +173,6 @@ def register(app: Flask) -> None:
     """Answer every error of the application as a problem."""
     for kind in PROBLEMS:
         app.register_error_handler(kind, lambda error: problem_of(error).response())
-    for kind in (psycopg.OperationalError, sqlalchemy.exc.OperationalError, sqlalchemy.exc.TimeoutError):
+    for kind in (psycopg.Error, sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError):
         app.register_error_handler(kind, lambda error: _database_problem(error).response())
     app.register_error_handler(HTTPException, _http_problem)

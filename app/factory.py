@@ -36,4 +36,5 @@ def create_app(settings: Settings, resources: Resources | None = None) -> Flask:
     documents.register(app, api)
     app.wsgi_app = FastPath(app, held)  # type: ignore[method-assign]
     held.catalogue.keep_fresh()
+    held.connections.pulse.watch()
     return app

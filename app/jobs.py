@@ -84,7 +84,10 @@ JOBS = {
 
 
 def run_due(resources: Resources, due: dict[str, float], now: float) -> None:
-    """Run each job whose time has come (`now` is a monotonic second) and set its next one; a failure waits for that."""
+    """Run each job whose time has come (`now` is a monotonic second) and set its next one.
+
+    A failure waits for that, whatever it is: a bug in one job must not keep the others from their work.
+    """
     for name, job in JOBS.items():
         if now < due.get(name, 0.0):
             continue
@@ -94,6 +97,8 @@ def run_due(resources: Resources, due: dict[str, float], now: float) -> None:
             log.debug("%s: %d", name, done)
         except (psycopg.Error, SQLAlchemyError, Unavailable) as error:
             log.warning("%s failed, again in %g s: %s", name, job.every, error)
+        except Exception:
+            log.exception("%s failed, again in %g s", name, job.every)
 
 
 def main() -> None:
@@ -104,6 +109,7 @@ def main() -> None:
         signal.signal(number, lambda *_: stopped.set())
     resources = make_resources(Settings.from_environment())
     resources.catalogue.keep_fresh()
+    resources.connections.pulse.watch()
     due: dict[str, float] = {}
     while not stopped.is_set():
         run_due(resources, due, time.monotonic())

@@ -117,13 +117,14 @@ def make_redis(settings: Settings) -> Nodes:
 
 def make_resources(settings: Settings) -> Resources:
     """Everything that the settings name. Nothing is connected yet."""
-    engine = make_engine(settings)
+    engine, connections = make_engine(settings), ThreadConnections(settings)
+    connections.adopt(engine)
     replica = Replica(settings) if settings.replica_url else None
     return Resources(
         settings=settings,
         clock=make_clock(settings),
         engine=engine,
-        connections=ThreadConnections(settings),
+        connections=connections,
         redis=make_redis(settings),
         keys=load_keys(settings.keys_path),
         catalogue=Catalogue(engine, replica.note) if replica else Catalogue(engine),
