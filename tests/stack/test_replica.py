@@ -9,7 +9,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from redis import Redis
 
 from app import create_app, jobs
 from app.config import Settings
@@ -22,6 +21,7 @@ from app.stack.postgres import SUPERUSER, PostgreSQL
 from app.stack.processes import wait_until
 from tests.conftest import Client
 from tests.stack.conftest import make_home, open_place, remove_home
+from zones.nodes import connect
 
 PATIENCE = 30.0
 ZONE = "HK-001"
@@ -103,7 +103,7 @@ def expect_soon(condition: Any) -> None:
 
 
 def test_reports_and_maps_come_from_the_replica_and_say_as_of_when(pair: Pair, keys_path: Path):
-    lonely = Redis.from_url("redis://127.0.0.1:1/0", retry=None)
+    lonely = connect("redis://127.0.0.1:1/0", 0.25)
     with serving(pair.settings(keys_path), redis=lonely) as (client, _):
         assert start(client, "30A-123.45").status_code == 201
         expect_soon(lambda: report(client)[0] == 1)
