@@ -365,6 +365,23 @@ def pooler(json_: bool, **given: int | None) -> None:
     raise SystemExit(run(json=json_, **{name: value for name, value in given.items() if value is not None}))
 
 
+@bench.command()
+@click.option("--seed", default=1, show_default=True, help="Another seed, another order of the faults.")
+@click.option("--fault", "names", multiple=True, help="Only this fault; may be repeated.  [default: all]")
+@click.option("--rate", type=click.FloatRange(1), help="Vehicles a second, each of some 2.4 requests.")
+@as_json
+def faults(json_: bool, names: tuple[str, ...], **given: Any) -> None:
+    """Break one thing at a time under load, and prove that no start is lost or doubled and no count wrong.
+
+    \b
+    Example: ./iparking bench faults --json
+    """
+    from bench.faults import run
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    raise SystemExit(run(json=json_, names=names, **chosen))
+
+
 def fail(text: str, code: int = 1) -> NoReturn:
     """End with one line on standard error."""
     say(f"iparking: {text}")
