@@ -30,6 +30,7 @@ class Catalogue:
         self._rates: RateTable | None = None
         self._database_id: str | None = None
         self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
 
     @property
     def places(self) -> places.Places:
@@ -76,11 +77,14 @@ class Catalogue:
     def keep_fresh(self) -> None:
         """Refresh once now, then every second in a thread of its own, until `stop`."""
         self._try_refresh()
-        threading.Thread(target=self._run, name="catalogue", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="catalogue", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread, and wait for that: who closes connections next must not close one under it."""
         self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._stopped.wait(REFRESH_SECONDS):

@@ -184,6 +184,10 @@ class Cluster:
         self._carry_out(self._known_nodes(), calls)
         return [None if isinstance(call.answer, RedisError) else call.answer for call in calls]
 
+    def run(self, script: str, calls: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        """The script once for each key: those of one command would have to lie in one slot. Raises as `send` does."""
+        self.send([("EVAL", script, 1, key, *given) for key, given in calls])
+
     def ping(self) -> None:
         """Raises RedisError where a master does not answer now, even one that is being left alone."""
         manager = self._known_nodes()

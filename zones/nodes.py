@@ -25,6 +25,10 @@ class Nodes(Protocol):
         The key is the first argument, or of EVAL the one after the number of keys.
         """
 
+    def run(self, script: str, calls: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        """Run a script for keys, each with as many arguments. It gets some keys or only one at a time, and their
+        arguments in the same order. One round trip a node; what a node that is away did not take is lost."""
+
     def ping(self) -> None:
         """Raises RedisError where a node does not answer."""
 
@@ -57,6 +61,11 @@ class OneNode:
             except RedisError:
                 self._sender.disconnect()  # what is still on its way answers nobody
                 raise
+
+    def run(self, script: str, calls: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        # One command: Redis and redis-py both pay more for a command than for a key.
+        arguments = [argument for _, given in calls for argument in given]
+        self.send([("EVAL", script, len(calls), *(key for key, _ in calls), *arguments)])
 
     def ping(self) -> None:
         self._redis.ping()

@@ -122,12 +122,9 @@ class Copies:
         """One round trip for all. What a node of a cluster did not take, the reconciler repairs."""
         if time.monotonic() < self._rest_until:
             return
-        commands = [
-            ("EVAL", _SET_IF_NEWER, 1, self.key(count.zone, count.vehicle_class), count.version, _encode(count))
-            for count in counts
-        ]
+        copies = [(self.key(count.zone, count.vehicle_class), (count.version, _encode(count))) for count in counts]
         try:
-            self._redis.send(commands)
+            self._redis.run(_SET_IF_NEWER, copies)
         except RedisError as error:
             self._rest(error)
 

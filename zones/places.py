@@ -52,8 +52,15 @@ def fold_words(text: str) -> str:
     return " ".join("".join(c for c in decomposed if not unicodedata.combining(c)).casefold().split())
 
 
+_ORIGIN = shapely.Point(0, 0)
+
+
 class Places:
-    """All zones and districts of one revision. Never changes: a new revision makes a new object."""
+    """All zones and districts of one revision. Never changes: a new revision makes a new object.
+
+    Many threads ask at once, without Python's lock while GEOS works. So what GEOS makes only when it is first needed is
+    made here (the tree), or must not be used: a shape that was prepared, as shapely.intersects_xy does, crashes.
+    """
 
     def __init__(self, revision: int, places: Iterable[Place], districts: Iterable[Area]) -> None:
         self.revision = revision
@@ -61,6 +68,7 @@ class Places:
         self.districts = sorted(districts, key=lambda area: area.code)
         self.by_code = {place.code: place for place in self.all}
         self._tree = shapely.STRtree([place.geometry for place in self.all])
+        self._tree.query(_ORIGIN)  # builds it
         self._bounds = shapely.bounds(self._tree.geometries).T.copy()
 
     def in_box(self, west: float, south: float, east: float, north: float) -> list[Place]:
@@ -83,8 +91,12 @@ class Places:
     def near(self, lat: float, lng: float, metres: float) -> list[tuple[Place, float]]:
         """Zones within `metres` of a point, nearest first, with their distance in metres."""
         plane = LocalPlane(lng, lat)
-        candidates = self.in_box(*plane.to_degrees(shapely.box(-metres, -metres, metres, metres)).bounds)
-        measured = [(place, plane.to_metres(place.geometry).distance(shapely.Point(0, 0))) for place in candidates]
+        east, north = metres / plane.metres_per_degree[0], metres / plane.metres_per_degree[1]
+        found = self._tree.query(shapely.box(lng - east, lat - north, lng + east, lat + north))
+        if len(found) == 1 and shapely.intersects(self._tree.geometries[found], shapely.Point(lng, lat))[0]:
+            return [(self.all[found[0]], 0.0)]  # the usual case needs no plane
+        distances = shapely.distance(plane.to_metres(self._tree.geometries[found]), _ORIGIN)
+        measured = zip([self.all[n] for n in found.tolist()], distances.tolist(), strict=True)
         return sorted(((p, d) for p, d in measured if d <= metres), key=lambda pair: (pair[1], pair[0].code))
 
     def matching(self, query: str) -> list[Place]:

@@ -13,6 +13,7 @@ from flask import Flask
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from redis import Redis
 
 from app import create_app, jobs
 from app.config import Settings
@@ -58,6 +59,11 @@ def record(code: str, facts: ZoneFacts) -> ZoneRecord:
     )  # fmt: skip
 
 
+def empty_redis(service: Resources) -> None:
+    with Redis.from_url(service.settings.redis_url) as redis:
+        redis.flushdb()
+
+
 class Days(RuleBasedStateMachine):
     """Each rule does the same to the service and to the model, and compares what they answer."""
 
@@ -71,7 +77,7 @@ class Days(RuleBasedStateMachine):
         self.city = City({code: replace(facts) for code, facts in ZONES.items()}, self.clock.now())
         with psycopg.connect(self.service.settings.database_url, autocommit=True) as connection:
             connection.execute(f"TRUNCATE {CLEARED}, zone, zone_occupancy")
-        self.service.redis.flushdb()
+        empty_redis(self.service)
         self.put(*ZONES)
         self.client: Client = self.app.test_client()  # type: ignore[assignment]
 
@@ -221,7 +227,7 @@ class Days(RuleBasedStateMachine):
     @rule()
     def lose_redis(self) -> None:
         self.service.copies.flush()
-        self.service.redis.flushdb()
+        empty_redis(self.service)
 
     @invariant()
     def counts_are_what_the_model_says(self) -> None:

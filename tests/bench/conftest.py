@@ -13,12 +13,17 @@ ONE_RUN = 7_264_003
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    """One run at a time: they all make the same databases."""
-    given = {
-        "IPARKING_DATABASE_URL": os.environ["IPARKING_TEST_DATABASE_URL"],
-        "IPARKING_REDIS_URL": os.environ["IPARKING_TEST_REDIS_URL"],
-    }
+def one_run() -> Iterator[dict[str, str]]:
+    """The test's servers, for one run at a time: all runs make the same databases."""
     with admin_connection() as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [ONE_RUN])
-        yield Stack(tmp_path, environment=given)
+        yield {
+            "IPARKING_DATABASE_URL": os.environ["IPARKING_TEST_DATABASE_URL"],
+            "IPARKING_REDIS_URL": os.environ["IPARKING_TEST_REDIS_URL"],
+        }
+
+
+@pytest.fixture
+def stack(one_run: dict[str, str], tmp_path: Path) -> Stack:
+    """The test's servers as a stack with a folder of its own."""
+    return Stack(tmp_path, environment=one_run)

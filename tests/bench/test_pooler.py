@@ -1,6 +1,5 @@
 """A very short run of the pooler's benchmark: its shape, and that its loads really went through the PgBouncer."""
 
-import os
 import shutil
 
 import orjson
@@ -15,13 +14,9 @@ SHORT = pooler.Plan(rounds=1, seconds=1, warm_seconds=0, workers=1, threads=2, c
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
-def test_short_run_has_every_figure() -> None:
-    given = {
-        "IPARKING_DATABASE_URL": os.environ["IPARKING_TEST_DATABASE_URL"],
-        "IPARKING_REDIS_URL": os.environ["IPARKING_TEST_REDIS_URL"],
-    }
+def test_short_run_has_every_figure(one_run: dict[str, str]) -> None:
     with open_place() as folder:
-        found = orjson.loads(orjson.dumps(pooler.measure(Stack(folder, environment=given), SHORT)))
+        found = orjson.loads(orjson.dumps(pooler.measure(Stack(folder, environment=one_run), SHORT)))
     assert set(found["results"]) == {"start", "stop", "pooled_start", "pooled_stop"}
     assert all(figures["rps"] > 0 and figures["cpu_us"] > 0 for figures in found["results"].values())
     assert set(found["ratios"]) == {"start", "stop"}

@@ -1,9 +1,13 @@
--- Keep the newer of two copies of one zone's count.
--- KEYS[1]  the copy's key.  ARGV[1]  the row's version.  ARGV[2]  the copy, which begins with that version and a space.
--- Returns 1 where the copy was taken, 0 where one as new or newer was there.
-local held = redis.call('GET', KEYS[1])
-if held and tonumber(string.match(held, '^%d+')) >= tonumber(ARGV[1]) then
-    return 0
+-- Keep the newer of two copies of each of some zones' counts.
+-- KEYS     the copies' keys.  ARGV  for each key, in their order: the row's version, and the copy, which begins with that
+--          version and a space.
+-- Returns  how many copies were taken; where one as new or newer was there, it stays.
+local taken = 0
+for i, key in ipairs(KEYS) do
+    local held = redis.call('GET', key)
+    if not held or tonumber(string.match(held, '^%d+')) < tonumber(ARGV[2 * i - 1]) then
+        redis.call('SET', key, ARGV[2 * i])
+        taken = taken + 1
+    end
 end
-redis.call('SET', KEYS[1], ARGV[2])
-return 1
+return taken
