@@ -34,8 +34,8 @@ from app.parking import StartRequest
 from app.resources import Resources
 from billing.gateways import METHODS
 from zones.enforcement import Position, Sighting
-from zones.models import KNOWN_CLASSES
 from zones.sessions import StopCall
+from zones.terms import KNOWN_CLASSES
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]

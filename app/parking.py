@@ -19,9 +19,9 @@ from billing.rates import Bill, Rate
 from zones import enforcement, errors, plates, sessions
 from zones.enforcement import Check, Look, Sighting
 from zones.errors import ZoneError
-from zones.models import VEHICLE_CLASSES
 from zones.places import Place
 from zones.sessions import AgreedPrice, Count, Ended, Session, StopCall
+from zones.terms import VEHICLE_CLASSES
 
 Call = TypeVar("Call")
 Answer = TypeVar("Answer")

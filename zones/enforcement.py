@@ -24,8 +24,8 @@ import psycopg
 
 from zones import errors, plates, sessions
 from zones.errors import ZoneError
-from zones.models import VEHICLE_CLASSES
 from zones.places import Place, Places
+from zones.terms import VEHICLE_CLASSES
 
 VERDICTS = ("paid", "grace", "expired", "unpaid", "wrong_zone", "outside_zones")
 # How long a driver may take to drive off or to pay again. No decree states one: a default of the product.

@@ -9,11 +9,6 @@ from sqlalchemy import BigInteger, Identity, Text
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-VEHICLE_CLASSES = ("car", "motorbike")
-KNOWN_CLASSES = (*VEHICLE_CLASSES, "large")
-ADMISSIONS = ("advisory", "strict")
-KINDS = ("kerb", "off_street")
-
 
 class Base(DeclarativeBase):
     """Instants are timezone-aware; text has no length limit of its own."""

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from zones.models import KNOWN_CLASSES
+from zones.terms import KNOWN_CLASSES
 
 HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 # Rates, partitions and UUIDv7 all reach this far; beyond it lies a mistyped year.

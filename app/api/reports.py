@@ -16,7 +16,7 @@ from app.errors import BadParameter
 from app.resources import resources
 from zones import errors, metrics
 from zones.metrics import Bucket, Cell, Occupancy, Page, Position, Question, Revenue
-from zones.models import VEHICLE_CLASSES
+from zones.terms import VEHICLE_CLASSES
 
 reports = Blueprint("reports", __name__, url_prefix="/v1/reports", description="Figures for city planners")
 LARGEST_PAGE = 10_000

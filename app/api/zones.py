@@ -12,8 +12,8 @@ from app.api.blueprint import Blueprint, answer, next_link
 from app.api.fields import Instant, PlainText
 from app.errors import BadParameter, UnknownResource
 from app.resources import resources
-from zones.models import ADMISSIONS, KINDS, VEHICLE_CLASSES
 from zones.places import Place, Places
+from zones.terms import ADMISSIONS, KINDS, VEHICLE_CLASSES
 
 zones = Blueprint("zones", __name__, url_prefix="/v1", description="Districts and zones (RFC 7946), open to all")
 GEOJSON = "application/geo+json"

@@ -17,8 +17,8 @@ from billing.gateways import METHODS
 from tests.conftest import Client
 from zones.enforcement import Check
 from zones.errors import ZoneFull
-from zones.models import KNOWN_CLASSES
 from zones.sessions import Session
+from zones.terms import KNOWN_CLASSES
 
 ID = "0199e7a0-0000-7000-8000-000000000001"
 PATHS = {START: "/v1/sessions", STOP: f"/v1/sessions/{ID}/stop", CHECK: "/v1/enforcement/checks"}

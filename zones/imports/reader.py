@@ -14,7 +14,7 @@ from zones.imports import shapes
 from zones.imports.fields import LARGEST, BadField, Fields, integer
 from zones.imports.files import Kind, Raw, raw_records
 from zones.imports.report import Problems, shown
-from zones.models import ADMISSIONS, KINDS, KNOWN_CLASSES, VEHICLE_CLASSES
+from zones.terms import ADMISSIONS, KINDS, KNOWN_CLASSES, VEHICLE_CLASSES
 
 LONGEST_STAY = 44_640  # minutes: a month of 31 days
 
