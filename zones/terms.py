@@ -1,4 +1,4 @@
-"""The words that columns and the interface take. Apart from the tables: the API reads no model, and they cost it 7 MB."""
+"""The words that columns and the interface take. Apart from the tables: the API reads no model, and saves 7 MB."""
 
 VEHICLE_CLASSES = ("car", "motorbike")
 KNOWN_CLASSES = (*VEHICLE_CLASSES, "large")
