@@ -1,12 +1,15 @@
 """What a rush hour is made of (start, stop, check, the map of a box), answered before Flask is asked.
 
-Flask, werkzeug and marshmallow cost such a request more than all that the service itself does for it (figures: "The
-fast path" in docs/benchmarks.md). So this WSGI layer stands before Flask. It takes a request only where everything
-about it is ordinary: the exact path, a known key of the right role, a plain JSON body that strict types accept, or a
-box and nothing else.
-Whatever else comes goes on to Flask untouched, which alone knows how bad input is refused; and what a use case refuses,
-Flask's own error table answers. So each rule still stands in one place. This layer only must not accept more than the
-schemas do: tests/app/test_fast_path.py sends the same requests both ways and compares all that comes back.
+Flask, werkzeug and marshmallow cost such a request more than all that the service itself does for it. The application
+called by one thread, in CPU microseconds a call, with the round trip to PostgreSQL (some 200): a start 1,019 through
+Flask and 600 here, a stop 1,351 and 569, a check 913 and 569; a bare Flask view with one statement takes 413. The map
+of 500 zones took 2,561, and 390 here.
+
+So this WSGI layer stands before Flask. It takes a request only where everything about it is ordinary: the exact path, a
+known key of the right role, a plain JSON body that strict types accept, or a box and nothing else. Whatever else comes
+goes on to Flask untouched, which alone knows how bad input is refused; and what a use case refuses, Flask's own error
+table answers. So each rule still stands in one place. This layer only must not accept more than the schemas do:
+tests/app/test_fast_path.py sends the same requests both ways and compares all that comes back.
 """
 
 import io
