@@ -16,7 +16,7 @@ from bench.servers import Reference, Service
 from bench.site import Load, Site
 
 # Sessions laid ready for a burst of stops: so many times as the fastest burst so far would use.
-SPARE = 2
+SPARE = 4
 # Parked vehicles that a burst of checks chooses among.
 SIGHTINGS = 5_000
 # Starts a second that run beside a map read, and beside its reference.

@@ -15,6 +15,7 @@ from app.stack.pooler import PgBouncer
 from app.stack.ports import choose_free
 from bench import cpu, machine, report
 from bench.load import Client
+from bench.loads import ServiceLoads
 from bench.servers import Service
 from bench.site import DRIVERS, Load, Measured, Site, open_site, serving
 
@@ -86,7 +87,8 @@ def _loads(site: Site, plan: Plan, pooler: PgBouncer, running: ExitStack) -> dic
         if isinstance(service, PooledService):
             service.pooler = pooler
         running.enter_context(serving(service))
-        loads |= {f"{prefix}{load.name}": load for load in site.loads_of(service) if load.name in ("start", "stop")}
+        made = ServiceLoads(site, service).all()
+        loads |= {f"{prefix}{name}": made[name] for name in ("start", "stop")}
     return loads
 
 

@@ -141,9 +141,16 @@ def test_answers_of_a_crowd_have_an_order(arena: Arena, tmp_path: Path):
     print(f"\n{report.operations:,} operations, checked in {took:.1f} s: {dict(sorted(outcomes.items()))}")
     assert_it_was_a_fight(operations, outcomes)
     assert_the_database_agrees(arena, operations)
-    for forge in (add_a_second_session, end_a_running_session, lose_a_stop) if OPERATIONS <= 10_000 else ():
-        forged = history.check(forge(operations), arena.zones, count_age=COUNT_AGE)
-        assert "not_linearizable" in {found.rule for found in forged.violations}, forge.__name__
+    for forge in (add_a_second_session, end_a_running_session, lose_a_stop):
+        assert_it_is_seen_through(arena, forge(operations), a_long_session(operations)[0].plate, forge.__name__)
+
+
+def assert_it_is_seen_through(arena: Arena, forged: list[Operation], plate: str, name: str) -> None:
+    """The plate's own history has no order. Only that is searched, with zones that admit always: to prove of a busy
+    zone that no order of thousands of operations fits may take for ever."""
+    open_zones = {zone: ZoneModel(model.initial.capacity, strict=False) for zone, model in arena.zones.items()}
+    report = history.check([one for one in forged if one.plate == plate], open_zones, count_age=COUNT_AGE)
+    assert [found for found in report.violations if found.rule == "not_linearizable"], name
 
 
 def a_long_session(operations: list[Operation]) -> tuple[Operation, Operation]:

@@ -139,12 +139,12 @@ class Slow:
         self.under_way, self.may_go_on = threading.Event(), threading.Event()
         self.failure: Exception | None = None
 
-    def send(self, commands: list) -> list:
+    def run(self, script: str, calls: list) -> None:
         self.under_way.set()
         assert self.may_go_on.wait(20)
         if self.failure is not None:
             raise self.failure
-        return self._redis.send(commands)
+        self._redis.run(script, calls)
 
 
 class TestSending:

@@ -84,6 +84,12 @@ def test_bounds_of_a_zone_reject_nothing_that_has_an_order(operations, capacity:
         assert not has_an_order(model, operations)
 
 
+def is_over_after_it_began(once: dict, session: str) -> bool:
+    """A session's time is over some while after it began; to the model an expiry before its start would be nothing."""
+    start = once.get(("start", session))
+    return start is not None and start.returned is not None and start.returned < once["expiry", session].invoked
+
+
 @settings(max_examples=250)
 @given(plate_histories)
 def test_bounds_of_a_plate_reject_nothing_that_has_an_order(operations):
@@ -91,6 +97,7 @@ def test_bounds_of_a_plate_reject_nothing_that_has_an_order(operations):
     refused = [one for one in operations if one.outcome not in (DONE, MAYBE)]
     effects = [*once.values(), *refused]  # as they are once calls are joined: a session begins once, and ends once
     assume(not any(("stop", session) in once and ("expiry", session) in once for session in "ab"))
+    assume(all(is_over_after_it_began(once, session) for session in "ab" if ("expiry", session) in once))
     if list(bounds.check_plate(effects)):
         assert not has_an_order(PlateModel(), effects)
 
