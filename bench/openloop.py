@@ -109,17 +109,18 @@ class _OpenLoop:
         self._latencies: list[float] = []
         self._answered = 0
         self._waiting: deque[int] = deque()
-        self._free: list[_Connection] = []
+        # In turn, so that none is idle for so long that the server hangs up (30 s), but where requests are very few.
+        self._free: deque[_Connection] = deque()
+        self._open: set[_Connection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
         self._sent_all = False
         self._done: asyncio.Future[None]
 
     async def send(self, due: Sequence[float], stopped: Callable[[], bool]) -> Timings:
         loop = asyncio.get_running_loop()
         self._done = loop.create_future()
-        connections = [
-            (await loop.create_connection(lambda: _Connection(self), *self._place))[1] for _ in range(CONNECTIONS)
-        ]
-        self._free.extend(connections)
+        for _ in range(CONNECTIONS):
+            await self._connect()
         try:
             await self._send_when_due(due, stopped)
             await asyncio.wait_for(self._done, PATIENCE_SECONDS)
@@ -129,9 +130,23 @@ class _OpenLoop:
                 f"open loop: {missing} answers were still missing {PATIENCE_SECONDS:.0f} s later"
             ) from None
         finally:
-            for connection in connections:
+            for connection in self._open:
                 connection.close()
         return Timings(due[: len(self._due)], self._latencies, self._lags)
+
+    async def _connect(self) -> None:
+        _, connection = await asyncio.get_running_loop().create_connection(lambda: _Connection(self), *self._place)
+        self._open.add(connection)
+        self._free.append(connection)
+        self._send_next()
+
+    def hung_up(self, connection: "_Connection") -> None:
+        """The server closed a connection that nobody used: another takes its place."""
+        self._open.discard(connection)
+        self._free.remove(connection)
+        task = asyncio.get_running_loop().create_task(self._connect())
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
 
     async def _send_when_due(self, due: Sequence[float], stopped: Callable[[], bool]) -> None:
         begin = time.perf_counter()
@@ -154,7 +169,7 @@ class _OpenLoop:
     def _send_next(self) -> None:
         if self._waiting and self._free:
             number = self._waiting.popleft()
-            self._free.pop().send(number, self._make(number))
+            self._free.popleft().send(number, self._make(number))
 
     def answered(self, connection: "_Connection", number: int, status: int, body: bytes) -> None:
         self._latencies[number] = time.perf_counter() - self._due[number]
@@ -183,6 +198,7 @@ class _Connection(asyncio.Protocol):
         self._owner = owner
         self._transport: Any = None
         self._number = -1
+        self._is_used = False
         self._held = b""
         self._closing = False
 
@@ -191,6 +207,7 @@ class _Connection(asyncio.Protocol):
 
     def send(self, number: int, request: bytes) -> None:
         self._number = number
+        self._is_used = True
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -203,10 +220,15 @@ class _Connection(asyncio.Protocol):
             self._owner.failed(BenchError("open loop: an answer without Content-Length"))
         elif len(body) >= length:
             self._held = body[length:]
+            self._is_used = False
             self._owner.answered(self, self._number, int(head[9:12]), body[:length])
 
     def connection_lost(self, error: Exception | None) -> None:
-        if not self._closing:
+        if self._closing:
+            return
+        if not self._is_used:
+            self._owner.hung_up(self)
+        else:
             self._owner.failed(BenchError(f"open loop: the server closed a connection ({error})"))
 
     def close(self) -> None:

@@ -30,6 +30,8 @@ class Stalling(socketserver.StreamRequestHandler):
                 if not type(self).stalled:
                     type(self).stalled = True
                     time.sleep(STALL_SECONDS)
+            if path == b"/lost":
+                return
             status = 409 if path == b"/refused" else 201
             self.wfile.write(f"HTTP/1.1 {status} X\r\nContent-length: 2\r\n\r\n".encode() + b"{}")
             if path == b"/gone":
@@ -72,10 +74,17 @@ def test_an_answer_of_another_status_ends_the_run(url: str) -> None:
         openloop.run(url, [n / 100 for n in range(50)], lambda n: requests.get(url, "/refused" if n == 5 else "/"))
 
 
-def test_a_connection_that_the_server_closes_ends_the_run(url: str) -> None:
+def test_a_request_that_the_server_hangs_up_on_ends_the_run(url: str) -> None:
     Stalling.stalled = True
     with pytest.raises(BenchError, match="closed a connection"):
-        openloop.run(url, [n / 100 for n in range(100)], lambda n: requests.get(url, "/gone" if n == 5 else "/"))
+        openloop.run(url, [n / 100 for n in range(100)], lambda n: requests.get(url, "/lost" if n == 5 else "/"))
+
+
+def test_a_connection_that_the_server_closes_unused_is_replaced(url: str) -> None:
+    Stalling.stalled = True
+    due = [n / 500 for n in range(3 * openloop.CONNECTIONS)]
+    timings = openloop.run(url, due, lambda n: requests.get(url, "/gone" if n < openloop.CONNECTIONS else "/"))
+    assert len(timings.latencies) == len(due)
 
 
 def test_the_run_ends_early_when_it_is_stopped(url: str) -> None:
