@@ -178,7 +178,7 @@ class FastPath:
             elif method == "GET" and environ["PATH_INFO"] == MAP:
                 rule, status, headers, body = self._get_map(environ)
             else:
-                return self._next(environ, start_response)
+                raise NotOrdinary
         except NotOrdinary:
             return self._next(environ, start_response)
         except Exception as error:
@@ -196,7 +196,7 @@ class FastPath:
         return route.rule, route.status, _JSON, orjson.dumps(answered)
 
     def _get_map(self, environ: Environ) -> Answered:
-        asked = _MAP_QUERY.fullmatch(environ["QUERY_STRING"])
+        asked = _MAP_QUERY.fullmatch(environ.get("QUERY_STRING", ""))
         if asked is None or "HTTP_IF_NONE_MATCH" in environ:
             raise NotOrdinary
         west, south, east, north = map(float, asked.groups())
