@@ -64,6 +64,28 @@ def test_a_session_goes_where_its_hanoi_month_is(connection: psycopg.Connection)
     }  # fmt: skip
 
 
+def test_who_waits_for_a_move_finds_the_sessions_where_they_stand_then(
+    connection: psycopg.Connection, own_database: str
+):
+    """A query that has read which partitions there are before it waits would look in the old place."""
+    insert(connection, "2026-11-15+07", rows=5)
+    found: list[int] = []
+
+    def look() -> None:
+        with psycopg.connect(own_database, autocommit=True) as reader:
+            query = "SELECT count(*) FROM parking_session WHERE started_at = '2026-11-15+07'"
+            found.extend(row[0] for row in reader.execute(query))
+
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    waiting = threading.Thread(target=look)
+    with psycopg.connect(own_database) as mover, mover.transaction():
+        mover.execute("SELECT make_month_partitions('2026-11-20+07', 0)")
+        waiting.start()
+        assert wait_until(lambda: connection.execute(query).fetchone() == (1,), 10)
+    waiting.join()
+    assert found == [5]
+
+
 def test_sessions_in_the_default_partition_move_to_months_of_their_own(connection: psycopg.Connection):
     insert(connection, "2026-11-15+07", rows=1000)
     insert(connection, "2026-03-01+07", rows=3)

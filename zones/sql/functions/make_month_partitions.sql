@@ -1,8 +1,8 @@
 -- Make the month partitions (Hanoi months) of parking_session that cover p_from up to p_months months later, and those of
 -- months whose sessions stand in the default partition, because nobody had made theirs in time: they are moved.
 -- Idempotent. A month with more than p_most sessions in the default partition is left there: everybody waits for the move.
--- The table is made by itself and then attached, which keeps nobody waiting but those who need the default partition, for
--- some milliseconds. The caller's lock_timeout says how long others may wait behind us before.
+-- The table is made by itself and then attached, which keeps others waiting for some milliseconds. The caller's lock_timeout
+-- says how long they may wait behind us before.
 -- Out: the names of those made.
 CREATE OR REPLACE FUNCTION make_month_partitions(p_from timestamptz, p_months integer, p_most bigint DEFAULT 20000)
 RETURNS SETOF text LANGUAGE plpgsql AS $$
@@ -26,6 +26,9 @@ BEGIN
         v_start := v_month AT TIME ZONE 'Asia/Ho_Chi_Minh';
         v_end := (v_month + interval '1 month') AT TIME ZONE 'Asia/Ho_Chi_Minh';
         EXECUTE format('CREATE TABLE %I (LIKE parking_session INCLUDING ALL)', v_name);
+        -- The parent too: a query that waited for the default partition alone has read by then which partitions there are, and
+        -- would look for the moved sessions where they no longer stand.
+        LOCK TABLE ONLY parking_session IN ACCESS EXCLUSIVE MODE;
         LOCK TABLE parking_session_default IN ACCESS EXCLUSIVE MODE;
         SELECT count(*) INTO v_rows FROM parking_session_default d WHERE d.started_at >= v_start AND d.started_at < v_end;
         IF v_rows > p_most THEN
