@@ -14,6 +14,10 @@ LEAST_ARCHIVE_MONTHS = 2
 # Every report has its sessions: the longest spans 366 days.
 ARCHIVE_AFTER_MONTHS = 13
 REPLICA_LAG_SECONDS = 10.0
+# VND that a driver may owe from earlier sessions and still start another: about one long stay.
+OWED_LIMIT = 300_000
+# A session without an end puts the price of this much aside; no decree says how much.
+OPEN_HOLD_MINUTES = 60
 
 
 class BadSetting(Exception):
@@ -40,6 +44,8 @@ class Settings:
     replica_lag_seconds: float = REPLICA_LAG_SECONDS  # a replica further behind is not asked
     archive_folder: Path | None = None
     archive_after_months: int = ARCHIVE_AFTER_MONTHS
+    owed_limit: int = OWED_LIMIT
+    open_hold_minutes: int = OPEN_HOLD_MINUTES
 
     def __post_init__(self) -> None:
         if self.environment not in ENVIRONMENTS:
@@ -47,6 +53,10 @@ class Settings:
         if self.redis_url.partition("://")[0] not in REDIS_SCHEMES:
             raise BadSetting(f"IPARKING_REDIS_URL: does not begin with {', '.join(REDIS_SCHEMES)} and ://")
         self._check_database()
+        if self.owed_limit < 0:
+            raise BadSetting("IPARKING_OWED_LIMIT: must be at least 0")
+        if self.open_hold_minutes < 1:
+            raise BadSetting("IPARKING_OPEN_HOLD_MINUTES: must be at least 1")
         if self.clock_start is None and self.clock_anchor is None and self.clock_speed == 1.0:
             return
         if self.environment != "simulation":
@@ -82,6 +92,8 @@ class Settings:
             replica_url=environment.get("IPARKING_DATABASE_REPLICA_URL") or None,
             replica_lag_seconds=_number(environment, "IPARKING_REPLICA_LAG_SECONDS", REPLICA_LAG_SECONDS),
             archive_folder=Path(archive) if archive else None,
+            owed_limit=int(_number(environment, "IPARKING_OWED_LIMIT", OWED_LIMIT)),
+            open_hold_minutes=int(_number(environment, "IPARKING_OPEN_HOLD_MINUTES", OPEN_HOLD_MINUTES)),
             archive_after_months=int(_number(environment, "IPARKING_ARCHIVE_AFTER_MONTHS", ARCHIVE_AFTER_MONTHS)),
         )
 

@@ -1,4 +1,4 @@
-"""Periodic work, in a process of its own: give back places, close what is over, heal copies, make partitions, settle.
+"""Periodic work, in a process of its own: give back places, close what is over, heal copies, make partitions.
 
 Answers never wait for a job: an expired session is expired the instant its time is over, and a missing copy is read
 from PostgreSQL. Cadence is real time, whatever the business clock does.
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import archiving, idempotency, parking, settlement
+from app import archiving, idempotency, parking
 from app.config import Settings
 from app.errors import Unavailable
 from app.resources import Resources, make_resources
+from billing import ledger
 from zones import occupancy, partitions, sessions
 from zones.occupancy import CopiesAway
 
@@ -67,6 +68,11 @@ def make_partitions(resources: Resources) -> int:
     return len(made)
 
 
+def expire_holds(resources: Resources) -> int:
+    """Give back wallet money that was put aside for longer than any session may last; the number of holds."""
+    return ledger.expire_holds(resources.connections.get(), resources.clock.now(), CLOSE_BATCH)
+
+
 def forget_keys(resources: Resources) -> int:
     """Delete idempotency keys that are no longer remembered."""
     return idempotency.forget(resources.connections.get(), resources.clock.now())
@@ -76,7 +82,7 @@ JOBS = {
     "release": Job(release, every=1),
     "reconcile": Job(reconcile, every=2),
     "close": Job(close, every=5),
-    "settle": Job(settlement.settle, every=5),
+    "expire_holds": Job(expire_holds, every=60),
     "make_partitions": Job(make_partitions, every=600),
     "forget_keys": Job(forget_keys, every=600),
     "archive": Job(archiving.begin, every=3600),

@@ -13,8 +13,8 @@ from uuid import UUID
 import psycopg
 
 from app.resources import Resources, Run
-from billing import rates
-from billing.errors import NoRate
+from billing import ledger, rates
+from billing.errors import BillingError, InsufficientFunds, NotFree, OwesTooMuch
 from billing.rates import Bill, Rate
 from zones import enforcement, errors, plates, sessions
 from zones.enforcement import Check, Look, Sighting
@@ -27,6 +27,8 @@ Call = TypeVar("Call")
 Answer = TypeVar("Answer")
 # A session that must be closed first, and then once more where a third request came between.
 ATTEMPTS = 3
+# A hold outlives its session, however late that is closed.
+HOLD_MARGIN = timedelta(days=1)
 # How far ahead a strict overstay is priced at a time.
 OVERSTAY_HORIZON = timedelta(days=7)
 
@@ -91,12 +93,13 @@ def _agree(rate: Rate, started_at: datetime, longest: timedelta) -> AgreedPrice:
 def start(resources: Resources, client: str, key: str | None, request: StartRequest) -> Session:
     """Start a session now. The answer to a repeated key is the first one.
 
-    Raises InvalidPlate, ClassNotServed, UnknownZone, NoRate, MaxStayExceeded, ZoneFull, AlreadyParked, KeyConflict.
+    Raises InvalidPlate, ClassNotServed, UnknownZone, NoRate, MaxStayExceeded, ZoneFull, AlreadyParked, KeyConflict,
+    InsufficientFunds, OwesTooMuch, NotFree.
     """
     started_at = sessions.floor_to_millisecond(resources.clock.now())
     try:
         new = _plan(resources, client, key, request, started_at)
-    except (ZoneError, NoRate):  # it may not have been so the first time
+    except (ZoneError, BillingError):  # it may not have been so the first time
         first = key and _answered_before(resources, client, key, request, started_at)
         if first:
             return first
@@ -115,6 +118,9 @@ def _plan(
     longest = _max_stay(place, rate)
     _check_minutes(request.minutes or 0, longest)
     ends_at = None if request.minutes is None else started_at + timedelta(minutes=request.minutes)
+    price = _agree(rate, started_at, longest)
+    if request.payment_method == "free" and price.owed(ends_at - started_at if ends_at else longest):
+        raise NotFree("this stay is not free of charge: choose how it is to be paid")
     return sessions.Start(
         id=sessions.new_id(started_at),
         client=client,
@@ -128,7 +134,7 @@ def _plan(
         over_at=ends_at or started_at + longest,
         max_over_at=started_at + longest,
         payment_method=request.payment_method,
-        price=_agree(rate, started_at, longest),
+        price=price,
     )
 
 
@@ -145,12 +151,66 @@ def _answered_before(
     return started and _first_answer(resources, again, started)
 
 
+# zones admits, billing puts money aside: one statement, one transaction.
+_START_AND_HOLD = f"""
+WITH started AS MATERIALIZED (SELECT {sessions.STARTED} FROM start_sessions(%s)),
+    held AS MATERIALIZED (
+        SELECT place_holds(array_agg(id), array_agg(client), array_agg(amount), array_agg(expires_at), %s, %s)
+          FROM unnest(%s::bigint[], %s::uuid[], %s::text[], %s::bigint[], %s::timestamptz[])
+               h(member, id, client, amount, expires_at)
+         WHERE member IN (SELECT unnest(members) FROM started WHERE outcome = 'started'))
+SELECT started.* FROM started CROSS JOIN (SELECT count(*) FROM held) AS placed"""
+
+
 def _start_together(
     resources: Resources, connection: psycopg.Connection, calls: Sequence[sessions.Start]
-) -> list[sessions.Started | ZoneError]:
-    answers = sessions.start(connection, calls)
+) -> Sequence[sessions.Started | ZoneError | BillingError]:
+    paying = [(n, call) for n, call in enumerate(calls, 1) if call.payment_method != "free"]
+    try:
+        answers = _start_and_hold(resources, connection, calls, paying) if paying else sessions.start(connection, calls)
+    except psycopg.errors.CheckViolation as error:
+        refusal = _UNPAID.get(error.diag.constraint_name or "")
+        if refusal is None or len(calls) > 1:  # each is tried by itself then
+            raise
+        return [refusal]
     push(resources, *(answer.zone_count for answer in answers if isinstance(answer, sessions.Started)))
     return answers
+
+
+_UNPAID: dict[str, BillingError] = {
+    "wallet_covers_hold": InsufficientFunds("the wallet does not cover this stay: top it up, or pay in another way"),
+    "owed_within_limit": OwesTooMuch("too much is owed from earlier sessions: pay that first"),
+}
+
+
+def _start_and_hold(
+    resources: Resources,
+    connection: psycopg.Connection,
+    calls: Sequence[sessions.Start],
+    paying: Sequence[tuple[int, sessions.Start]],
+) -> list[sessions.Started | ZoneError]:
+    rows = connection.execute(
+        _START_AND_HOLD,
+        (
+            sessions.start_arguments(calls),
+            max(call.started_at for call in calls),
+            resources.settings.owed_limit,
+            [n for n, _ in paying],
+            [call.id for _, call in paying],
+            [call.client for _, call in paying],
+            [_to_hold(resources, call) for _, call in paying],
+            [call.max_over_at + HOLD_MARGIN for _, call in paying],
+        ),
+    )
+    return sessions.read_started(calls, rows)
+
+
+def _to_hold(resources: Resources, call: sessions.Start) -> int:
+    """VND to put aside in the wallet: the price of the time that is asked for, or of a first while where it is open."""
+    if call.payment_method != "wallet":
+        return 0
+    first = min(timedelta(minutes=resources.settings.open_hold_minutes), call.max_over_at - call.started_at)
+    return call.price.owed(call.ends_at - call.started_at if call.ends_at else first)
 
 
 def _insist(resources: Resources, run: Run[Call, Answer], call: Call, now: datetime) -> Answer:
@@ -187,15 +247,21 @@ def _first_answer(resources: Resources, new: sessions.Start | StartRequest, star
     )  # fmt: skip
 
 
-# zones ends the sessions, billing records what is due: one statement, one transaction.
-_AND_RECORD_DUE = """,
-    due AS MATERIALIZED (
-        SELECT record_due(array_agg(id), array_agg(client), array_agg(payment_method), array_agg(fee),
-                          array_agg(ended_at))
-          FROM ended WHERE outcome IN ('stopped', 'closed'))
-SELECT ended.* FROM ended CROSS JOIN (SELECT count(*) FROM due) AS recorded"""
-_STOP = "WITH ended AS MATERIALIZED (SELECT * FROM stop_sessions(%s))" + _AND_RECORD_DUE
-_CLOSE = "WITH ended AS MATERIALIZED (SELECT * FROM end_sessions(%s::uuid[], %s, %s))" + _AND_RECORD_DUE
+# zones ends the sessions, billing charges them: one statement, one transaction. A zone that is closed by now is in the
+# district of its last version.
+_AND_CHARGE = """,
+    charged AS MATERIALIZED (
+        SELECT charge_sessions(array_agg(e.id), array_agg(e.client), array_agg(e.payment_method), array_agg(e.fee),
+                   array_agg(COALESCE(
+                       (SELECT z.district_code FROM zone z WHERE z.code = e.zone_code AND z.valid_to IS NULL),
+                       (SELECT z.district_code FROM zone z WHERE z.code = e.zone_code
+                         ORDER BY z.valid_from DESC LIMIT 1))), %s)
+          FROM ended e
+         WHERE e.outcome IN ('stopped', 'closed') AND (e.fee > 0 OR e.payment_method = 'wallet')
+        HAVING count(*) > 0)
+SELECT ended.* FROM ended CROSS JOIN (SELECT count(*) FROM charged) AS booked"""
+_STOP = "WITH ended AS MATERIALIZED (SELECT * FROM stop_sessions(%s))" + _AND_CHARGE
+_CLOSE = "WITH ended AS MATERIALIZED (SELECT * FROM end_sessions(%s::uuid[], %s, %s))" + _AND_CHARGE
 
 
 def stop(resources: Resources, call: StopCall) -> Session:
@@ -214,7 +280,8 @@ def stop(resources: Resources, call: StopCall) -> Session:
 def _stop_together(
     resources: Resources, connection: psycopg.Connection, calls: Sequence[StopCall]
 ) -> list[Ended | ZoneError]:
-    rows = connection.execute(_STOP, (sessions.stop_arguments(calls),)).fetchall()
+    now = max(call.now for call in calls)
+    rows = connection.execute(_STOP, (sessions.stop_arguments(calls), now)).fetchall()
     answers = [sessions.read_ended(row) for row in sorted(rows)]
     push(resources, *(answer.zone_count for answer in answers if isinstance(answer, Ended)))
     return answers
@@ -222,7 +289,7 @@ def _stop_together(
 
 def close(resources: Resources, ids: list[UUID], now: datetime, ended_by: str) -> int:
     """End sessions whose time is over, without their drivers; those that are gone are left out. The number closed."""
-    rows = resources.connections.get().execute(_CLOSE, (ids, now, ended_by)).fetchall()
+    rows = resources.connections.get().execute(_CLOSE, (ids, now, ended_by, now)).fetchall()
     answers = [sessions.read_ended(row) for row in rows]
     ended = [answer for answer in answers if isinstance(answer, Ended)]
     push(resources, *(one.zone_count for one in ended))
@@ -243,10 +310,17 @@ def _price_on(resources: Resources, session_id: UUID, now: datetime) -> None:
 def extend(
     resources: Resources, connection: psycopg.Connection, session_id: UUID, client: str, minutes: int
 ) -> Session:
-    """Add prepaid minutes to a running session, in the caller's transaction."""
+    """Add prepaid minutes to a running session, and put their price aside, in one transaction.
+
+    Raises UnknownSession, SessionEnded, SessionExpired, NotPrepaid, MaxStayExceeded, InsufficientFunds.
+    """
     now = resources.clock.now()
-    sessions.extend(connection, session_id, client, minutes, now)
-    return with_fee(resources, sessions.find(connection, session_id, client, now), now)
+    with connection.transaction():
+        sessions.extend(connection, session_id, client, minutes, now)
+        session = with_fee(resources, sessions.find(connection, session_id, client, now), now)
+        if session.payment_method == "wallet" and session.fee:
+            ledger.raise_hold(connection, session_id, session.fee)
+    return session
 
 
 def find(resources: Resources, session_id: UUID, client: str) -> Session:

@@ -1,7 +1,7 @@
 """What the service needs of its surroundings, made once and handed down."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
@@ -18,8 +18,6 @@ from app.database import ThreadConnections, make_engine
 from app.grouping import Group
 from app.identity.keys import Keys, load_keys
 from app.replica import Replica, ReplicaAway
-from billing.gateways import METHODS, Gateway
-from billing.gateways.fake import FakeGateway
 from zones.nodes import Nodes, connect
 from zones.occupancy import Copies
 
@@ -43,7 +41,6 @@ class Resources:
     redis: Nodes
     keys: Keys
     catalogue: Catalogue
-    gateways: Mapping[str, Gateway]
     replica: Replica | None = None
 
     def read(self, ask: Callable[[psycopg.Connection, datetime], Answer]) -> Answer:
@@ -99,14 +96,6 @@ class Resources:
         self.engine.dispose()
 
 
-def make_gateways(settings: Settings) -> Mapping[str, Gateway]:
-    """The payment service of each method. All fake for now; cash waits for the attendant who holds it."""
-    if settings.environment == "production":
-        log.warning("payments are simulated: every charge is granted and no money moves")
-    fake = FakeGateway()
-    return {method: fake for method in METHODS if method != "cash"}
-
-
 def make_redis(settings: Settings) -> Nodes:
     """A client that gives up fast: copies are never worth waiting for. Raises BadSetting where the URL is wrong."""
     try:
@@ -128,7 +117,6 @@ def make_resources(settings: Settings) -> Resources:
         redis=make_redis(settings),
         keys=load_keys(settings.keys_path),
         catalogue=Catalogue(engine, replica.note) if replica else Catalogue(engine),
-        gateways=make_gateways(settings),
         replica=replica,
     )
 

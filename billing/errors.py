@@ -17,9 +17,25 @@ class GatewayUnavailable(BillingError):
     """The gateway gave no answer: the money may or may not have moved. Ask again with the same reference."""
 
 
+class InsufficientFunds(BillingError):
+    """The wallet does not cover what the start would put aside."""
+
+
+class OwesTooMuch(BillingError):
+    """More is owed from before than the set limit allows."""
+
+
+class NotFree(BillingError):
+    """The stay may cost something, so that it cannot be had for nothing."""
+
+
+class LedgerConflict(BillingError):
+    """Something else was booked under this kind and reference before."""
+
+
+class UnknownTransaction(BillingError):
+    """The ledger has no transaction of this id."""
+
+
 class UnknownPayment(BillingError):
     """No payment has this id."""
-
-
-class PaymentAlreadySettled(BillingError):
-    """The payment was settled before, in another way than stated now."""

@@ -1,4 +1,4 @@
-"""The tables of what is owed, as SQLAlchemy reads them (migrations/versions/0002_create_billing.sql makes them)."""
+"""The tables of what is owed, as SQLAlchemy reads them (migrations 0002 and 0005 make them)."""
 
 from datetime import datetime, time
 from typing import ClassVar
@@ -47,16 +47,20 @@ class RateLine(Base):
 
 
 class Payment(Base):
-    """The money for one session: due, then paid or failed."""
+    """A movement of money at a gateway or in an attendant's hand: for a session, a top-up, or what was owed before."""
 
     __tablename__ = "payment"
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    session_id: Mapped[UUID]
     client: Mapped[str]
+    purpose: Mapped[str]
+    session_id: Mapped[UUID | None]
     method: Mapped[str]
     amount: Mapped[int] = mapped_column(BigInteger)
-    currency: Mapped[str]
+    paid: Mapped[int | None] = mapped_column(BigInteger)
     state: Mapped[str]
-    created_at: Mapped[datetime]
-    settled_at: Mapped[datetime | None]
+    reference: Mapped[str]
     gateway_reference: Mapped[str | None]
+    failure: Mapped[str | None]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]

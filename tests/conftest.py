@@ -31,6 +31,7 @@ from app.city import load_default_city
 from app.config import Settings
 from app.database import sqlalchemy_url, upgrade
 from app.resources import Resources, make_resources
+from billing import ledger
 from tests.redis_cluster import RedisCluster, running_cluster
 from zones.nodes import connect
 
@@ -38,7 +39,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = {"empty": "iparking_test_empty", "city": "iparking_test_city"}
 HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 TEMPLATE_LOCK = 7_264_002
-CLEARED = "active_session, parking_session, parking_check, idempotency_key, payment"
+LEDGER = "ledger_entry, ledger_transaction, ledger_account, wallet, hold"
+CLEARED = f"active_session, parking_session, parking_check, idempotency_key, payment, {LEDGER}"
+FUNDS = 10_000_000
 
 
 # Examples are checked for what they say, not for how long a busy machine takes over them.
@@ -137,8 +140,9 @@ def engine(empty_database: str) -> Iterator[Engine]:
         tables = connection.exec_driver_sql(
             "SELECT string_agg(quote_ident(relname), ', ') FROM pg_class WHERE relkind IN ('r', 'p') "
             "AND NOT relispartition AND relnamespace = 'public'::regnamespace "
-            "AND relname NOT IN ('alembic_version', 'spatial_ref_sys', 'revision')"
+            "AND relname NOT IN ('alembic_version', 'spatial_ref_sys', 'revision', 'vat_rate')"
         ).scalar_one()
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")  # the ledger refuses it otherwise
         connection.exec_driver_sql(f"TRUNCATE {tables} RESTART IDENTITY")
     yield engine
     engine.dispose()
@@ -146,14 +150,29 @@ def engine(empty_database: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def database_url(city_database: str) -> str:
-    """A database with the shipped city (nine districts, zones, rates) and nobody parked in it."""
-    with psycopg.connect(city_database, autocommit=True) as connection:
-        connection.execute(f"TRUNCATE {CLEARED}")
+    """A database with the shipped city (nine districts, zones, rates), nobody parked in it, and funded drivers."""
+    with psycopg.connect(city_database) as connection:
+        clear(connection)
         connection.execute(
             "UPDATE zone_occupancy SET occupied = 0, version = version + 1, next_over = NULL "
             "WHERE occupied <> 0 OR next_over IS NOT NULL"
         )
     return city_database
+
+
+def clear(connection: psycopg.Connection, *more: str) -> None:
+    """Empty the tables of sessions, checks and money (and `more`), and fund the drivers anew, in one transaction."""
+    with connection.transaction():
+        connection.execute("SET LOCAL session_replication_role = replica")  # the ledger refuses it otherwise
+        connection.execute(f"TRUNCATE {', '.join([CLEARED, *more])}")
+        connection.execute("SET LOCAL session_replication_role = origin")
+        fund(connection)
+
+
+def fund(connection: psycopg.Connection) -> None:
+    """Give every driver of the keys FUNDS đồng."""
+    drivers = ["driver", *(f"driver-{n}" for n in range(1, len(DRIVERS) + 1))]
+    ledger.fund(connection, drivers, FUNDS, datetime(2018, 1, 1, tzinfo=HANOI))
 
 
 @pytest.fixture

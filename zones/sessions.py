@@ -7,7 +7,7 @@ Instants come in as arguments; a start has millisecond precision.
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
@@ -171,9 +171,8 @@ def started_at_of(session_id: UUID) -> datetime:
         raise errors.UnknownSession(f"no session {session_id}") from None
 
 
-_START = """
-SELECT members, outcome, id, started_at, rate_version, version, occupied, capacity, next_over FROM start_sessions(%s)
-"""
+STARTED = "members, outcome, id, started_at, rate_version, version, occupied, capacity, next_over"
+_START = f"SELECT {STARTED} FROM start_sessions(%s)"
 
 
 def start(connection: psycopg.Connection, calls: Sequence[Start]) -> list[Started | ZoneError]:
@@ -182,8 +181,17 @@ def start(connection: psycopg.Connection, calls: Sequence[Start]) -> list[Starte
     The refusals: ZoneFull, AlreadyParked, UnknownZone, ClassNotServed, KeyConflict; SessionInTheWay where the plate's
     last session must first be closed; Overtaken.
     """
+    return read_started(calls, connection.execute(_START, (start_arguments(calls),)))
+
+
+def start_arguments(calls: Sequence[Start]) -> str:
+    """The argument of the SQL function start_sessions."""
+    return orjson.dumps([call.columns() for call in calls]).decode()
+
+
+def read_started(calls: Sequence[Start], rows: Iterable[tuple[Any, ...]]) -> list[Started | ZoneError]:
+    """What the rows of start_sessions say: for each call its session, or why it was refused."""
     answers: dict[int, Started | ZoneError] = {}
-    rows = connection.execute(_START, (orjson.dumps([call.columns() for call in calls]).decode(),))
     for members, outcome, session_id, started_at, rate_version, *count in rows:
         for member in members:
             call = calls[member - 1]

@@ -12,7 +12,7 @@ from app.api.fields import Instant, MoneySchema, local, money, plate, vehicle_cl
 from app.errors import BadBody, BadParameter, MalformedBody
 from app.parking import StartRequest
 from app.resources import resources
-from billing.errors import NoRate
+from billing.errors import InsufficientFunds, NoRate, NotFree, OwesTooMuch
 from billing.gateways import METHODS
 from zones import errors
 from zones.sessions import STATES, Session, StopCall
@@ -108,6 +108,7 @@ def session_json(session: Session) -> dict[str, Any]:
 @sessions.response(201, SessionSchema)
 @sessions.refusals(MalformedBody, BadBody, NoRate, errors.InvalidPlate, errors.ClassNotServed)
 @sessions.refusals(errors.UnknownZone, errors.AlreadyParked, errors.ZoneFull, errors.MaxStayExceeded)
+@sessions.refusals(InsufficientFunds, OwesTooMuch, NotFree)
 def start(body: dict[str, Any]) -> Response:
     """Start a session now."""
     session = parking.start(resources(), g.identity.subject, idempotency_key(), StartRequest(**body))
@@ -123,6 +124,7 @@ def start(body: dict[str, Any]) -> Response:
 @sessions.refusals(
     errors.UnknownSession, errors.SessionEnded, errors.SessionExpired, errors.NotPrepaid, errors.MaxStayExceeded
 )
+@sessions.refusals(InsufficientFunds)
 def extend(body: dict[str, Any], session_id: str) -> Response:
     """Add prepaid minutes to a running session."""
     wanted = (read_id(session_id), g.identity.subject, body["minutes"])

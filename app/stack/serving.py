@@ -58,9 +58,11 @@ class Server:
         threads: int = 16,
         environment: Mapping[str, str] | None = None,
         drivers: int = 0,
+        funds: int | None = None,
     ) -> None:
         """`workers` processes (default: one a core) of `threads` threads each; `environment` is added to the caller's,
-        whose own IPARKING_ENV and clock do not count; `drivers` keys of simulated drivers are made in keys.json."""
+        whose own IPARKING_ENV and clock do not count; `drivers` keys of simulated drivers are made in keys.json.
+        Outside production each driver's wallet is given `funds` VND of test money, once."""
         self.stack = stack
         self.database = database
         self.port = port
@@ -69,6 +71,7 @@ class Server:
         self.threads = threads
         self.environment = dict(environment or {})
         self.drivers = drivers
+        self.funds = funds
         self._started: dict[str, Process] = {}
 
     @property
@@ -86,6 +89,7 @@ class Server:
         self.stop()
         require_free(self.port, "the API", "choose another with --port")
         write_keys(self.keys_path, self.drivers)
+        self._fund()
         try:
             self._start("api")
             self._wait_until_ready()
@@ -145,6 +149,17 @@ class Server:
             "IPARKING_KEYS": str(self.keys_path),
             **self.environment,
         }
+
+    def _fund(self) -> None:
+        from app.config import Settings  # only a start needs them
+        from app.funding import FUNDS, fund_wallets
+
+        try:
+            fund_wallets(Settings.from_environment(self._environment()), self.funds or FUNDS)
+        except psycopg.Error as error:
+            raise StackError(
+                f"the wallets of database {self.database} cannot be funded: {first_line(error)}"
+            ) from error
 
     def _start(self, part: str) -> None:
         child = spawn(self._commands()[part], self.log(part), environment=self._environment(), folder=PROJECT)

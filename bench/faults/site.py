@@ -27,7 +27,7 @@ OPENS = datetime.fromisoformat("2026-11-23T07:00:00+07:00")
 DRIVERS = 32
 MOST_CONNECTIONS = 64
 PATIENCE = 60.0
-EMPTIED = "active_session, parking_session, parking_check, idempotency_key, payment"
+EMPTIED = "active_session, parking_session, parking_check, idempotency_key"
 
 
 class Service(Server):

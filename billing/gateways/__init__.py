@@ -1,21 +1,5 @@
-"""Where money comes from: one small class a payment service, a real one or the fake one, as `app` chooses.
+"""Where money comes from: one small class a payment rail, none of them known outside `billing`."""
 
-A gateway is called outside every transaction. Each call carries our own reference, and a call that is repeated with the
-same reference moves no money twice: whoever is in doubt asks again.
-"""
-
-from typing import Protocol
-
-METHODS = ("wallet", "card", "vietqr", "cash")
-
-
-class Gateway(Protocol):
-    """What a payment service can do for us."""
-
-    def charge(self, reference: str, method: str, amount: int) -> str:
-        """Take `amount` VND and give the gateway's own reference of it.
-
-        The same `reference` gives the same answer. Raises PaymentDeclined, which is for good, or GatewayUnavailable,
-        which leaves open whether the money moved.
-        """
-        ...
+# wallet: prepaid. card: Stripe. vietqr: a bank transfer by QR code. vnpay: its own page. cash: an attendant takes it.
+# free: nothing is owed, whatever the stay (free minutes, a rate of zero).
+METHODS = ("wallet", "card", "vietqr", "vnpay", "cash", "free")

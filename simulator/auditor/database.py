@@ -25,21 +25,24 @@ _OVER = """
 SELECT id::text, plate, vehicle_class, zone_code, started_at, ends_at, ended_at, ended_by, fee
   FROM parking_session WHERE started_at >= %s"""
 _COUNTS = "SELECT zone_code, vehicle_class, occupied, capacity FROM zone_occupancy"
-_PAYMENTS = """
-SELECT p.id::text, p.fee, count(d.session_id), COALESCE(sum(d.amount), 0)
-  FROM parking_session p LEFT JOIN payment d ON d.session_id = p.id
+_CHARGES = """
+SELECT p.id::text, p.fee, count(DISTINCT t.id), COALESCE(-sum(e.amount), 0)
+  FROM parking_session p
+  LEFT JOIN ledger_transaction t ON t.kind = 'parking' AND t.reference = p.id::text
+  LEFT JOIN (ledger_entry e JOIN ledger_account a ON a.id = e.account_id AND a.kind IN ('revenue', 'vat'))
+       ON e.transaction_id = t.id
  WHERE p.started_at >= %s
  GROUP BY p.id, p.fee
-HAVING count(d.session_id) <> CASE WHEN p.fee > 0 THEN 1 ELSE 0 END OR COALESCE(sum(d.amount), 0) <> p.fee"""
-_STRAY_PAYMENTS = """
-SELECT d.session_id::text, d.amount FROM payment d
- WHERE NOT EXISTS (SELECT FROM parking_session p WHERE p.id = d.session_id)"""
+HAVING count(DISTINCT t.id) <> CASE WHEN p.fee > 0 THEN 1 ELSE 0 END OR COALESCE(-sum(e.amount), 0) <> p.fee"""
+_STRAY_CHARGES = """
+SELECT t.reference FROM ledger_transaction t
+ WHERE t.kind = 'parking' AND NOT EXISTS (SELECT FROM parking_session p WHERE p.id::text = t.reference)"""
 
 _CHECKS = "SELECT id::text, plate, verdict FROM parking_check WHERE received_at >= %s"
 
 
 def compare(book: Book, database_url: str) -> None:
-    """Sessions, counts and payments as PostgreSQL holds them against the book. Raises ServiceError where it cannot be
+    """Sessions, counts and charges as PostgreSQL holds them against the book. Raises ServiceError where it cannot be
     read."""
     try:
         _compare(book, database_url)
@@ -58,7 +61,7 @@ def _compare(book: Book, database_url: str) -> None:
         low, high = now - clock.margin, clock.business_at(time.time()) + clock.margin
         counted = _compare_sessions(book, connection, low, high)
         _compare_counts(book, connection, counted)
-        _compare_payments(book, connection)
+        _compare_charges(book, connection)
         _compare_checks(book, connection)
 
 
@@ -161,16 +164,16 @@ def _compare_counts(book: Book, connection: psycopg.Connection, counted: Counter
             book.verdict.add("over_admission", about, f"{occupied} vehicles on {capacity} places")
 
 
-def _compare_payments(book: Book, connection: psycopg.Connection) -> None:
-    """What is due for each session that is over: its fee, once; and nothing for any other."""
+def _compare_charges(book: Book, connection: psycopg.Connection) -> None:
+    """What the ledger charges for each session that is over: its fee, once; and nothing for any other."""
     since = _EPOCH + book.began * _MICROSECOND
-    book.verdict.compared["payments"] += sum(1 for s in book.sessions.values() if s.ended_at is not None)
-    for session_id, fee, number, amount in _rows(connection, "payments", _PAYMENTS, (since,)):
+    book.verdict.compared["charges"] += sum(1 for s in book.sessions.values() if s.ended_at is not None)
+    for session_id, fee, number, amount in _rows(connection, "charges", _CHARGES, (since,)):
         book.verdict.add(
-            "payment", f"session {session_id}", f"{number} payments of {amount} VND in all for a fee of {fee} VND"
+            "charge", f"session {session_id}", f"{number} charges of {amount} VND in all for a fee of {fee} VND"
         )
-    for session_id, amount in _rows(connection, "stray_payments", _STRAY_PAYMENTS):
-        book.verdict.add("payment", f"session {session_id}", f"{amount} VND are due for a session that has not ended")
+    for (session_id,) in _rows(connection, "stray_charges", _STRAY_CHARGES):
+        book.verdict.add("charge", f"session {session_id}", "it was charged and has not ended")
 
 
 def _compare_checks(book: Book, connection: psycopg.Connection) -> None:

@@ -57,12 +57,13 @@ def extend(app: Flask, session: dict, minutes: int) -> Any:
 
 
 def left(resources: Resources) -> dict[str, int]:
-    """What the database holds: vehicles counted, sessions running and over, payments."""
+    """What the database holds: vehicles counted, sessions running and over, charges."""
     query = """SELECT (SELECT sum(occupied) FROM zone_occupancy), (SELECT count(*) FROM active_session),
-                      (SELECT count(*) FROM parking_session), (SELECT count(*) FROM payment)"""
+                      (SELECT count(*) FROM parking_session),
+                      (SELECT count(*) FROM ledger_transaction WHERE kind = 'parking')"""
     with psycopg.connect(resources.settings.database_url) as connection:
         row = connection.execute(query).fetchone()
-    return dict(zip(("occupied", "running", "over", "payments"), row or (), strict=True))
+    return dict(zip(("occupied", "running", "over", "charges"), row or (), strict=True))
 
 
 def answered(response: Any) -> str:
@@ -77,7 +78,7 @@ def test_one_key_in_two_processes_at_once_makes_one_session(apps: list[Flask], r
         stop(apps[0], answers[0].json)
         again = [start(app, f"30A-{n:03}.00", key=f"k{n}", minutes=30) for app in apps]
         assert {(answer.status_code, answer.data) for answer in again} == {(201, answers[0].data)}, "after its end too"
-    assert left(resources) == {"occupied": 0, "running": 0, "over": ROUNDS, "payments": ROUNDS}
+    assert left(resources) == {"occupied": 0, "running": 0, "over": ROUNDS, "charges": ROUNDS}
 
 
 def test_one_key_with_two_bodies_in_two_processes_makes_the_session_of_one(apps: list[Flask], resources: Resources):
@@ -87,7 +88,7 @@ def test_one_key_with_two_bodies_in_two_processes_makes_the_session_of_one(apps:
             lambda n=n: start(apps[1], f"30A-{n:03}.01", key=f"k{n}"),
         )
         assert sorted(map(answered, answers)) == ["idempotency_conflict", "running"]
-    assert left(resources) == {"occupied": ROUNDS, "running": ROUNDS, "over": 0, "payments": 0}
+    assert left(resources) == {"occupied": ROUNDS, "running": ROUNDS, "over": 0, "charges": 0}
 
 
 def test_one_plate_of_two_drivers_in_two_processes_is_parked_once(apps: list[Flask], resources: Resources):
@@ -97,7 +98,7 @@ def test_one_plate_of_two_drivers_in_two_processes_is_parked_once(apps: list[Fla
             lambda n=n: start(apps[1], f"30A-{n:03}.00", role="driver-2", zone="BD-001"),
         )
         assert sorted(map(answered, answers)) == ["already_parked", "running"]
-    assert left(resources) == {"occupied": ROUNDS, "running": ROUNDS, "over": 0, "payments": 0}
+    assert left(resources) == {"occupied": ROUNDS, "running": ROUNDS, "over": 0, "charges": 0}
 
 
 def test_extension_that_races_a_stop_is_in_its_bill_or_refused(apps: list[Flask], resources: Resources):
@@ -111,7 +112,7 @@ def test_extension_that_races_a_stop_is_in_its_bill_or_refused(apps: list[Flask]
             assert stopped.json["ends_at"] == extended.json["ends_at"] == "2026-10-14T09:00:00.000+07:00"
         else:
             assert answered(extended) == "session_ended" and stopped.json["ends_at"] == session["ends_at"]
-    assert left(resources) == {"occupied": 0, "running": 0, "over": ROUNDS, "payments": ROUNDS}
+    assert left(resources) == {"occupied": 0, "running": 0, "over": ROUNDS, "charges": ROUNDS}
 
 
 class TestStopThatRacesExpiry:
@@ -136,7 +137,7 @@ class TestStopThatRacesExpiry:
                 lambda: jobs.release(resources),
             )
             assert (answered(stopped), stopped.json["ended_at"]) == ("ended", "2026-10-14T08:29:00.000+07:00")
-        assert left(resources) == {"occupied": 0, "running": 0, "over": ROUNDS, "payments": ROUNDS}
+        assert left(resources) == {"occupied": 0, "running": 0, "over": ROUNDS, "charges": ROUNDS}
 
     def test_late_stop_beside_the_plates_next_start(self, apps: list[Flask], resources: Resources, clock: SteppedClock):
         sessions = [start(apps[0], f"30A-{n:03}.00", minutes=30).json for n in range(ROUNDS)]
@@ -150,7 +151,7 @@ class TestStopThatRacesExpiry:
             assert started.status_code == 201
             outcomes[answered(stopped)] += 1
         assert set(outcomes) <= {"ended", "session_expired"}
-        assert left(resources) == {"occupied": ROUNDS, "running": ROUNDS, "over": ROUNDS, "payments": ROUNDS}
+        assert left(resources) == {"occupied": ROUNDS, "running": ROUNDS, "over": ROUNDS, "charges": ROUNDS}
 
     def test_extension_beside_the_job_that_gives_places_back(
         self, apps: list[Flask], resources: Resources, clock: SteppedClock

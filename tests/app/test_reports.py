@@ -240,7 +240,7 @@ def count(row: dict, sessions: list[dict], now: datetime) -> dict[str, Any]:
 
 def clear(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("TRUNCATE active_session, parking_session, payment")
+        connection.execute("TRUNCATE active_session, parking_session")
         connection.execute("UPDATE zone_occupancy SET occupied = 0, next_over = NULL WHERE occupied <> 0")
 
 

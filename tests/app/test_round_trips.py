@@ -32,7 +32,7 @@ def test_start_and_stop_are_one_statement_each(client: Client, statements: list[
     assert len(statements) == 1 and "start_sessions" in statements[0]
     statements.clear()
     assert client.post(f"/v1/sessions/{session['id']}/stop", json={}, role="driver", key="s").json["state"] == "ended"
-    assert len(statements) == 1 and "stop_sessions" in statements[0] and "record_due" in statements[0]
+    assert len(statements) == 1 and "stop_sessions" in statements[0] and "charge_sessions" in statements[0]
 
 
 def test_refused_and_repeated_starts_are_one_statement_too(client: Client, statements: list[str]):

@@ -19,7 +19,7 @@ from app import create_app, jobs
 from app.config import Settings
 from app.resources import Resources, make_resources
 from tests.app.city_in_memory import City, Stay, ZoneFacts
-from tests.conftest import CLEARED, HANOI, Client, SteppedClock, copy_of
+from tests.conftest import HANOI, Client, SteppedClock, clear, copy_of
 from zones import imports
 from zones.imports.reader import ZoneRecord
 from zones.imports.shapes import canonical
@@ -76,7 +76,7 @@ class Days(RuleBasedStateMachine):
         self.clock.at(MORNING)
         self.city = City({code: replace(facts) for code, facts in ZONES.items()}, self.clock.now())
         with psycopg.connect(self.service.settings.database_url, autocommit=True) as connection:
-            connection.execute(f"TRUNCATE {CLEARED}, zone, zone_occupancy")
+            clear(connection, "zone", "zone_occupancy")
         empty_redis(self.service)
         self.put(*ZONES)
         self.client: Client = self.app.test_client()  # type: ignore[assignment]
@@ -246,7 +246,7 @@ class Days(RuleBasedStateMachine):
             query = "SELECT count(*), count(DISTINCT id) FROM parking_session"
             over = len(self.city.stays) - len(self.city.active())
             assert connection.execute(query).fetchone() == (over, over)
-            query = "SELECT count(*) FROM payment"
+            query = "SELECT count(*) FROM ledger_transaction WHERE kind = 'parking'"
             assert connection.execute(query).fetchone() == (over,), "each stay that ended is due once"
 
 

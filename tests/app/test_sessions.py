@@ -143,7 +143,7 @@ def test_two_stops_at_once_end_a_session_once(app: Flask, database_url: str):
     assert sorted(answer.status_code for answer in answers) == [200] + [409] * 7
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT count(*) FROM parking_session").fetchone() == (1,)
-        assert connection.execute("SELECT count(*) FROM payment").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM ledger_transaction WHERE kind = 'parking'").fetchone() == (1,)
 
 
 class TestIdempotency:

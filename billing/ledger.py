@@ -1,0 +1,176 @@
+"""The ledger: double entry in integer VND, and it only grows.
+
+A transaction is a set of entries that sum to zero (debit positive, credit negative); the database refuses one that is
+not, and every change of what was booked. A kind and a reference name a transaction, so that nothing is booked twice:
+who is in doubt books again. A correction is a reversal, which points to what it reverses.
+
+Accounts are named by their kind and whose they are: wallet/driver-1, receivable/driver-1, clearing/stripe,
+revenue/002/iparking, vat. What a person's wallet holds is a credit, so it is shown with the sign turned.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import psycopg
+
+from billing.errors import InsufficientFunds, LedgerConflict, UnknownTransaction
+
+WALLET = "wallet/"
+RECEIVABLE = "receivable/"
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """A transaction to be booked: VND by account code, summing to zero. `reverses` is what it corrects."""
+
+    kind: str
+    reference: str
+    at: datetime
+    entries: Mapping[str, int]
+    reverses: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    """What a driver has, in VND: `held` of it is put aside for running sessions; `owed` is what was never paid."""
+
+    balance: int = 0
+    held: int = 0
+    owed: int = 0
+
+    @property
+    def available(self) -> int:
+        """What may be spent now."""
+        return self.balance - self.held
+
+
+_POST = "SELECT position, id FROM post_entries(%s, %s, %s::timestamptz[], %s::uuid[], %s, %s, %s)"
+
+
+def post(connection: psycopg.Connection, postings: Sequence[Posting]) -> list[UUID]:
+    """Book transactions, all or none; their ids, also of those that were booked before.
+
+    Raises LedgerConflict where something else was booked under a posting's kind and reference; CheckViolation where one
+    does not balance or a wallet would be overdrawn (by the end of the caller's transaction, if there is one).
+    """
+    if not postings:
+        return []
+    entries = [(n, code, amount) for n, one in enumerate(postings, 1) for code, amount in one.entries.items() if amount]
+    booked = connection.execute(
+        _POST,
+        (
+            [one.kind for one in postings],
+            [one.reference for one in postings],
+            [one.at for one in postings],
+            [one.reverses for one in postings],
+            [n for n, _, _ in entries],
+            [code for _, code, _ in entries],
+            [amount for _, _, amount in entries],
+        ),
+    )
+    ids: dict[int, UUID] = dict(booked.fetchall())
+    return [ids.get(n) or _booked_before(connection, one) for n, one in enumerate(postings, 1)]
+
+
+_BOOKED = """
+SELECT t.id, t.reverses, json_object_agg(a.code, e.amount)
+  FROM ledger_transaction t JOIN ledger_entry e ON e.transaction_id = t.id JOIN ledger_account a ON a.id = e.account_id
+ WHERE t.kind = %s AND t.reference = %s GROUP BY t.id
+"""
+
+
+def _booked_before(connection: psycopg.Connection, posting: Posting) -> UUID:
+    row = connection.execute(_BOOKED, (posting.kind, posting.reference)).fetchone()
+    wanted = {code: amount for code, amount in posting.entries.items() if amount}
+    if row is None or (row[1], row[2]) != (posting.reverses, wanted):
+        raise LedgerConflict(f"{posting.kind} {posting.reference} was booked before, with other entries")
+    return UUID(str(row[0]))
+
+
+def reverse(connection: psycopg.Connection, transaction_id: UUID, reference: str, at: datetime) -> UUID:
+    """Book the opposite of a transaction; the id of the reversal. A transaction is reversed once.
+
+    Raises UnknownTransaction, LedgerConflict, CheckViolation.
+    """
+    rows = connection.execute(
+        "SELECT a.code, e.amount FROM ledger_entry e JOIN ledger_account a ON a.id = e.account_id "
+        "WHERE e.transaction_id = %s",
+        (transaction_id,),
+    ).fetchall()
+    if not rows:
+        raise UnknownTransaction(f"no ledger transaction {transaction_id}")
+    opposite = {code: -amount for code, amount in rows}
+    return post(connection, [Posting("reversal", reference, at, opposite, transaction_id)])[0]
+
+
+_BALANCE = """
+SELECT COALESCE(sum(e.amount), 0)::bigint FROM ledger_account a JOIN ledger_entry e ON e.account_id = a.id
+ WHERE a.code = %(code)s AND (%(at)s::timestamptz IS NULL OR EXISTS (
+       SELECT FROM ledger_transaction t WHERE t.id = e.transaction_id AND t.at <= %(at)s::timestamptz))
+"""
+
+
+def balance(connection: psycopg.Connection, code: str, at: datetime | None = None) -> int:
+    """The sum of an account's entries in VND (debit positive): all, or those booked by an instant (inclusive)."""
+    row = connection.execute(_BALANCE, {"code": code, "at": at}).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def wallet(connection: psycopg.Connection, owner: str) -> Wallet:
+    """What a driver has; nothing, where nothing was ever booked for them."""
+    row = connection.execute(
+        "SELECT balance, held, owed FROM wallet WHERE owner = %s AND kind = 'wallet'", (owner,)
+    ).fetchone()
+    return Wallet(*row) if row else Wallet()
+
+
+_RAISE_HOLD = """
+WITH raised AS (
+    UPDATE hold h SET amount = %(amount)s
+      FROM (SELECT id, amount FROM hold WHERE id = %(id)s AND state = 'pending' FOR UPDATE) was
+     WHERE h.id = was.id AND was.amount < %(amount)s
+    RETURNING h.owner, %(amount)s - was.amount AS more
+)
+UPDATE wallet w SET held = w.held + r.more FROM raised r WHERE w.owner = r.owner AND w.kind = 'wallet'
+"""
+
+
+def raise_hold(connection: psycopg.Connection, session_id: UUID, amount: int) -> None:
+    """Put more aside for a running session: `amount` VND in all. Raises InsufficientFunds where the wallet lacks it."""
+    try:
+        with connection.transaction():
+            connection.execute(_RAISE_HOLD, {"id": session_id, "amount": amount})
+    except psycopg.errors.CheckViolation as error:
+        if error.diag.constraint_name != "wallet_not_overdrawn":
+            raise
+        raise InsufficientFunds("the wallet does not cover the longer stay: top it up") from None
+
+
+_EXPIRE_HOLDS = """
+WITH over AS (
+    SELECT id, owner, amount FROM hold WHERE state = 'pending' AND expires_at <= %(now)s ORDER BY owner, id
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), ended AS (
+    UPDATE hold h SET state = 'expired', ended_at = %(now)s FROM over o WHERE h.id = o.id RETURNING h.owner, h.amount
+), freed AS (
+    UPDATE wallet w SET held = w.held - e.amount
+      FROM (SELECT owner, sum(amount) AS amount FROM ended GROUP BY owner ORDER BY owner) e
+     WHERE w.owner = e.owner AND w.kind = 'wallet'
+)
+SELECT count(*) FROM ended
+"""
+
+
+def expire_holds(connection: psycopg.Connection, now: datetime, limit: int) -> int:
+    """Give back what was put aside for longer than any session may last; the number of holds, at most `limit`."""
+    row = connection.execute(_EXPIRE_HOLDS, {"now": now, "limit": limit}).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def fund(connection: psycopg.Connection, owners: Sequence[str], amount: int, at: datetime) -> None:
+    """Give test money to wallets, once each. Never in production."""
+    post(connection, [Posting("funding", one, at, {"funding": amount, WALLET + one: -amount}) for one in owners])

@@ -1,0 +1,39 @@
+-- Put wallet money aside for sessions that start, and refuse who owes more than the limit. In the start's own transaction.
+-- In:  pairwise: the sessions, their clients, the VND to hold (0: another method pays later); the instant, until when each hold
+--      stands at most, and how much a client may owe.
+-- Fails as a whole, with the constraint named wallet_covers_hold or owed_within_limit, where one cannot pay: the caller then
+-- tries each by itself.
+CREATE OR REPLACE FUNCTION place_holds(
+    p_sessions uuid[], p_clients text[], p_amounts bigint[], p_expires_at timestamptz[], p_at timestamptz, p_owed_limit bigint
+) RETURNS integer LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+DECLARE
+    v_wanted integer;
+    v_covered integer;
+BEGIN
+    IF EXISTS (SELECT FROM unnest(p_clients) c(client) JOIN wallet w ON w.owner = c.client AND w.kind = 'wallet'
+                WHERE w.owed > p_owed_limit) THEN
+        RAISE EXCEPTION 'a client owes more than %', p_owed_limit
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'owed_within_limit', TABLE = 'wallet';
+    END IF;
+    SELECT count(DISTINCT s.client) INTO v_wanted FROM unnest(p_clients, p_amounts) s(client, amount) WHERE s.amount > 0;
+    IF v_wanted = 0 THEN
+        RETURN 0;
+    END IF;
+    UPDATE wallet w SET held = w.held + s.amount
+      FROM (SELECT client, sum(amount) AS amount FROM unnest(p_clients, p_amounts) s(client, amount)
+             WHERE amount > 0 GROUP BY client ORDER BY client) s
+     WHERE w.owner = s.client AND w.kind = 'wallet' AND w.balance - w.held >= s.amount;
+    GET DIAGNOSTICS v_covered = ROW_COUNT;
+    IF v_covered < v_wanted THEN
+        RAISE EXCEPTION 'a wallet does not cover its hold'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'wallet_covers_hold', TABLE = 'wallet';
+    END IF;
+    INSERT INTO hold (id, owner, amount, created_at, expires_at)
+        SELECT s.id, s.client, s.amount, p_at, s.expires_at
+          FROM unnest(p_sessions, p_clients, p_amounts, p_expires_at) s(id, client, amount, expires_at)
+         WHERE s.amount > 0;
+    RETURN v_covered;
+END
+$$;

@@ -1,0 +1,49 @@
+-- Book transactions: the one way into the ledger. Accounts that are named for the first time are opened.
+-- In:  pairwise: kind, reference, instant and what each transaction reverses (NULL); pairwise: of which transaction (its
+--      position, from 1) each entry is, its account's code and amount (VND; debit positive, credit negative).
+-- Out: the position and id of each transaction that is booked now; one whose kind and reference were booked before is left out.
+CREATE OR REPLACE FUNCTION post_entries(
+    p_kinds text[], p_references text[], p_at timestamptz[], p_reverses uuid[], p_of bigint[], p_codes text[], p_amounts bigint[]
+) RETURNS TABLE ("position" bigint, id uuid) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_known bigint;
+    v_positions bigint[];
+    v_ids uuid[];
+BEGIN
+    SELECT count(*) INTO v_known FROM (SELECT DISTINCT c.code FROM unnest(p_codes) c(code)) c JOIN ledger_account a USING (code);
+    IF v_known < (SELECT count(DISTINCT c.code) FROM unnest(p_codes) c(code)) THEN
+        INSERT INTO ledger_account (code)
+            SELECT DISTINCT c.code FROM unnest(p_codes) c(code)
+             WHERE NOT EXISTS (SELECT FROM ledger_account a WHERE a.code = c.code)
+             ORDER BY c.code
+            ON CONFLICT DO NOTHING;
+    END IF;
+
+    WITH wanted AS MATERIALIZED (
+        SELECT t.n, uuid_of(t.at) AS id, t.kind, t.reference, t.at, t.reverses
+          FROM unnest(p_kinds, p_references, p_at, p_reverses) WITH ORDINALITY t(kind, reference, at, reverses, n)
+    ), booked AS (
+        INSERT INTO ledger_transaction (id, kind, reference, at, reverses)
+            SELECT w.id, w.kind, w.reference, w.at, w.reverses FROM wanted w ORDER BY w.kind, w.reference
+            ON CONFLICT (kind, reference) DO NOTHING
+            RETURNING id
+    )
+    SELECT array_agg(w.n), array_agg(w.id) INTO v_positions, v_ids FROM booked b JOIN wanted w USING (id);
+
+    INSERT INTO ledger_entry (transaction_id, account_id, amount)
+        SELECT t.id, a.id, e.amount
+          FROM unnest(v_positions, v_ids) t(n, id)
+          JOIN unnest(p_of, p_codes, p_amounts) e(n, code, amount) ON e.n = t.n
+          JOIN ledger_account a ON a.code = e.code;
+    RETURN QUERY SELECT * FROM unnest(v_positions, v_ids);
+END
+$$;
+
+-- A UUIDv7 (RFC 9562, 5.7) of an instant: its milliseconds, then random bits around version and variant.
+CREATE OR REPLACE FUNCTION uuid_of(p_at timestamptz) RETURNS uuid LANGUAGE sql VOLATILE AS $$
+    SELECT encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
+               PLACING substring(int8send((extract(epoch FROM p_at) * 1000)::bigint) FROM 3) FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid
+$$;
