@@ -10,11 +10,47 @@ class NoRate(BillingError):
 
 
 class PaymentDeclined(BillingError):
-    """The gateway refused the payment for good; asking again gives the same answer."""
+    """The gateway refused the payment for good; asking again gives the same answer. `code` is the gateway's reason."""
+
+    def __init__(self, text: str, code: str = "declined", gateway_reference: str | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.gateway_reference = gateway_reference
 
 
 class GatewayUnavailable(BillingError):
-    """The gateway gave no answer: the money may or may not have moved. Ask again with the same reference."""
+    """The gateway gave no answer: the money may or may not have moved. Ask again with the same reference.
+
+    `replayed`: the gateway has stored its own failure under the key and will only repeat it: look the payment up.
+    """
+
+    def __init__(self, text: str, replayed: bool = False) -> None:
+        super().__init__(text)
+        self.replayed = replayed
+
+
+class PaymentRefused(BillingError):
+    """The gateway does not do what was asked, whoever asks and however often: no money moved. `code` says why."""
+
+    def __init__(self, text: str, code: str = "refused") -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class HoldGone(PaymentRefused):
+    """The money is not held any more: the hold expired, or it was captured or released before."""
+
+
+class KeyMisused(PaymentRefused):
+    """An idempotency key was used with two different requests: a mistake of ours, for somebody to look at."""
+
+
+class AmountTooSmall(BillingError):
+    """Less than the gateway takes at a time."""
+
+
+class AmountTooLarge(BillingError):
+    """More than the gateway takes at a time."""
 
 
 class InsufficientFunds(BillingError):
