@@ -340,6 +340,7 @@ def _hand_over(verb: str, module: str, name: str, help_: str, group: click.Group
 
 _hand_over("demo", "app.demo", "demo", "Start everything, replay a morning of traffic on it and prove the result.")
 _hand_over("simulate", "simulator.cli", "simulate", "Make, convert and replay traffic, and audit the answers.")
+_hand_over("webhooks", "app.commands.webhooks", "webhooks", "Events of payment services: list the parked, retry one.")
 
 
 @cli.group()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +18,8 @@ REPLICA_LAG_SECONDS = 10.0
 OWED_LIMIT = 300_000
 # A session without an end puts the price of this much aside; no decree says how much.
 OPEN_HOLD_MINUTES = 60
+# US$0.50, which Stripe takes at least.
+STRIPE_MINIMUM = 13_000
 
 
 class BadSetting(Exception):
@@ -46,6 +48,10 @@ class Settings:
     archive_after_months: int = ARCHIVE_AFTER_MONTHS
     owed_limit: int = OWED_LIMIT
     open_hold_minutes: int = OPEN_HOLD_MINUTES
+    stripe_key: str | None = field(default=None, repr=False)  # none: no card is charged for real
+    stripe_url: str | None = None  # another than real Stripe's
+    stripe_webhook_secrets: tuple[str, ...] = field(default=(), repr=False)  # two while one replaces the other
+    stripe_minimum: int = STRIPE_MINIMUM  # VND; less is not taken from a card by itself
 
     def __post_init__(self) -> None:
         if self.environment not in ENVIRONMENTS:
@@ -57,6 +63,7 @@ class Settings:
             raise BadSetting("IPARKING_OWED_LIMIT: must be at least 0")
         if self.open_hold_minutes < 1:
             raise BadSetting("IPARKING_OPEN_HOLD_MINUTES: must be at least 1")
+        self._check_stripe()
         if self.clock_start is None and self.clock_anchor is None and self.clock_speed == 1.0:
             return
         if self.environment != "simulation":
@@ -75,6 +82,14 @@ class Settings:
             raise BadSetting("IPARKING_REPLICA_LAG_SECONDS: must be above 0")
         if self.archive_after_months < LEAST_ARCHIVE_MONTHS:
             raise BadSetting(f"IPARKING_ARCHIVE_AFTER_MONTHS: must be at least {LEAST_ARCHIVE_MONTHS}")
+
+    def _check_stripe(self) -> None:
+        if self.stripe_url is not None and not self.stripe_url.startswith(("http://", "https://")):
+            raise BadSetting("IPARKING_STRIPE_URL: does not begin with http:// or https://")
+        if (self.stripe_key or "").startswith(("sk_live", "rk_live")) and self.environment != "production":
+            raise BadSetting("IPARKING_STRIPE_KEY: a live key needs IPARKING_ENV=production")
+        if self.stripe_minimum < 1:
+            raise BadSetting("IPARKING_STRIPE_MINIMUM: must be at least 1")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -95,6 +110,10 @@ class Settings:
             owed_limit=int(_number(environment, "IPARKING_OWED_LIMIT", OWED_LIMIT)),
             open_hold_minutes=int(_number(environment, "IPARKING_OPEN_HOLD_MINUTES", OPEN_HOLD_MINUTES)),
             archive_after_months=int(_number(environment, "IPARKING_ARCHIVE_AFTER_MONTHS", ARCHIVE_AFTER_MONTHS)),
+            stripe_key=environment.get("IPARKING_STRIPE_KEY") or None,
+            stripe_url=environment.get("IPARKING_STRIPE_URL") or None,
+            stripe_webhook_secrets=tuple((environment.get("IPARKING_STRIPE_WEBHOOK_SECRET") or "").split()),
+            stripe_minimum=int(_number(environment, "IPARKING_STRIPE_MINIMUM", STRIPE_MINIMUM)),
         )
 
 

@@ -71,6 +71,8 @@ class Unavailable(Refusal):
 PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     MalformedBody: (400, "malformed_body", "The body cannot be read"),
     BadParameter: (400, "invalid_parameter", "A parameter breaks its rule"),
+    billing_errors.BadSignature: (400, "bad_signature", "Not signed by who should have sent it"),
+    billing_errors.UnreadableEvent: (400, "malformed_body", "The body cannot be read"),
     Unauthorized: (401, "unauthorized", "A valid bearer key is needed"),
     Forbidden: (403, "forbidden", "Your role may not do this"),
     UnknownResource: (404, "not_found", "Nothing is there"),

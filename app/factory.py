@@ -3,7 +3,7 @@
 from flask import Flask
 
 from app import errors
-from app.api import documents, enforcement, monitoring, operations, quotes, reports, sessions, wallet, zones
+from app.api import documents, enforcement, monitoring, operations, quotes, reports, sessions, wallet, webhooks, zones
 from app.availability import Map
 from app.config import Settings
 from app.fast_path import FastPath
@@ -17,6 +17,7 @@ BLUEPRINTS = (
     wallet.wallet,
     enforcement.enforcement,
     reports.reports,
+    webhooks.webhooks,
     operations.operations,
 )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import archiving, idempotency, parking
+from app import archiving, idempotency, parking, webhooks
 from app.config import Settings
 from app.errors import Unavailable
 from app.resources import Resources, make_resources
@@ -83,6 +83,8 @@ JOBS = {
     "reconcile": Job(reconcile, every=2),
     "close": Job(close, every=5),
     "expire_holds": Job(expire_holds, every=60),
+    "handle_webhooks": Job(webhooks.handle, every=2),
+    "forget_webhooks": Job(webhooks.forget, every=3600),
     "make_partitions": Job(make_partitions, every=600),
     "forget_keys": Job(forget_keys, every=600),
     "archive": Job(archiving.begin, every=3600),

@@ -75,3 +75,15 @@ class UnknownTransaction(BillingError):
 
 class UnknownPayment(BillingError):
     """No payment has this id."""
+
+
+class BadSignature(BillingError):
+    """A webhook that its gateway did not sign, or not lately."""
+
+
+class UnreadableEvent(BillingError):
+    """A webhook that is signed, but is no event."""
+
+
+class UnknownEvent(BillingError):
+    """No event has this id, or it needs no other try."""

@@ -32,6 +32,7 @@ from app.config import Settings
 from app.database import sqlalchemy_url, upgrade
 from app.resources import Resources, make_resources
 from billing import ledger
+from tests.fake_stripe.fixture import stripe_server  # noqa: F401 (a fixture for all)
 from tests.redis_cluster import RedisCluster, running_cluster
 from zones.nodes import connect
 
@@ -40,7 +41,8 @@ TEMPLATES = {"empty": "iparking_test_empty", "city": "iparking_test_city"}
 HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 TEMPLATE_LOCK = 7_264_002
 LEDGER = "ledger_entry, ledger_transaction, ledger_account, wallet, hold"
-CLEARED = f"active_session, parking_session, parking_check, idempotency_key, payment, {LEDGER}"
+GATEWAYS = "webhook_event, gateway_call, card"
+CLEARED = f"active_session, parking_session, parking_check, idempotency_key, payment, {LEDGER}, {GATEWAYS}"
 FUNDS = 10_000_000
 
 

@@ -43,18 +43,19 @@ class Movement:
     amount: int  # asked for
     held: int = 0  # put aside, may still be taken
     paid: int = 0  # taken from the driver
-    refunded: int | None = None  # given back since; None where the answer did not say
     reference: str | None = None  # our own id of the payment
     action: Action | None = None  # where state is requires_action or, with a pull rail, pending
     decline: str | None = None  # the gateway's code, where state is failed
 
 
 class Refund(NamedTuple):
-    """Money given back: the gateway's own id, VND, and whether it is "paid", "pending" or "failed"."""
+    """Money given back: the gateway's own id, VND, whether it is "paid", "pending" or "failed", and the key that it was
+    asked for with (None: somebody gave it back on the gateway's own page)."""
 
     gateway_reference: str
     amount: int
     state: str
+    reference: str | None = None
 
 
 class Entry(NamedTuple):
@@ -122,6 +123,10 @@ class CardGateway(Protocol):
 
     def refund(self, gateway_reference: str, amount: int, key: str) -> Refund:
         """Give back so much of what was taken. Raises PaymentRefused where that is more than is left of it."""
+        ...
+
+    def refunds(self, gateway_reference: str) -> list[Refund]:
+        """All that was given back of a payment, by us or on the gateway's own page, oldest first."""
         ...
 
     def find(self, gateway_reference: str) -> Movement:

@@ -1,0 +1,1 @@
+"""Groups of commands that have a module of their own; app/cli.py mounts them."""

@@ -1,0 +1,206 @@
+"""Calls to a card gateway: written down with their key, made outside every transaction, repeated until answered.
+
+A call that got no answer is made again with the same key and the same parameters, later each time. Where the key does
+not help any more, because the gateway stored a failure of its own under it or will have forgotten it, the gateway is
+asked what became of the payment; only if nothing did, the call is made again under another key.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from billing.errors import (
+    AmountTooLarge,
+    AmountTooSmall,
+    GatewayUnavailable,
+    HoldGone,
+    PaymentDeclined,
+    PaymentRefused,
+    UnknownPayment,
+)
+from billing.gateways import Card, CardGateway, Demand, Movement, Refund
+
+# Who takes a call has so long to make it, before another may: longer than its time-outs.
+LEASE = timedelta(seconds=90)
+LONGEST_PAUSE = timedelta(minutes=10)
+# Stripe forgets a key after a day at the earliest.
+KEY_MEMORY = timedelta(hours=20)
+# How far the gateway's clock may be off from ours.
+CLOCKS = timedelta(minutes=10)
+
+
+class Call(NamedTuple):
+    """One thing asked of a gateway. Times are real."""
+
+    key: str
+    payment_id: UUID
+    verb: str
+    amount: int
+    request: dict[str, Any]
+    made_at: datetime
+    tries: int
+
+
+class Subject(NamedTuple):
+    """What the gateway must know of the payment: our reference, and its own where it has one."""
+
+    reference: str
+    gateway_reference: str | None
+
+
+class Outcome(NamedTuple):
+    """What became of a call; `state`: waiting (no answer), again (under another key), done, refused, parked."""
+
+    state: str
+    movement: Movement | None = None
+    refund: Refund | None = None
+    code: str | None = None  # the gateway's reason, where it declined or refused
+    gateway_reference: str | None = None  # also of what was declined
+    error: str | None = None
+
+
+_COLUMNS = ", ".join(Call._fields)
+
+
+def plan(
+    connection: psycopg.Connection,
+    payment_id: UUID,
+    verb: str,
+    amount: int,
+    real: datetime,
+    *,
+    request: dict[str, Any] | None = None,
+    lease: bool = False,
+) -> Call:
+    """Write a call down, in the caller's transaction. With `lease` the caller makes it, and the job only if he dies."""
+    row = connection.execute(
+        "INSERT INTO gateway_call (key, payment_id, verb, amount, request, state, made_at, retry_at) "
+        "SELECT concat_ws(':', %(id)s::text, %(verb)s::text, count(*) + 1), %(id)s, %(verb)s, %(amount)s, %(request)s, "
+        "'waiting', %(real)s, %(retry_at)s FROM gateway_call WHERE payment_id = %(id)s AND verb = %(verb)s "
+        f"RETURNING {_COLUMNS}",
+        {
+            "id": payment_id,
+            "verb": verb,
+            "amount": amount,
+            "request": Jsonb(request or {}),
+            "real": real,
+            "retry_at": real + LEASE if lease else real,
+        },
+    ).fetchone()
+    assert row is not None
+    return Call(*row)
+
+
+def is_waiting(connection: psycopg.Connection, payment_id: UUID) -> bool:
+    """Whether a call for this payment has no outcome yet."""
+    query = "SELECT FROM gateway_call WHERE payment_id = %s AND state = 'waiting'"
+    return connection.execute(query, (payment_id,)).fetchone() is not None
+
+
+_TAKE = f"""
+UPDATE gateway_call SET tries = tries + 1, retry_at = %(until)s
+ WHERE key = (SELECT key FROM gateway_call WHERE state = 'waiting' AND retry_at <= %(real)s
+               ORDER BY retry_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING {_COLUMNS}"""
+
+
+def take(connection: psycopg.Connection, real: datetime) -> Call | None:
+    """The call that has waited longest, for the caller to make; None where there is none."""
+    row = connection.execute(_TAKE, {"real": real, "until": real + LEASE}).fetchone()
+    return Call(*row) if row else None
+
+
+def settle(connection: psycopg.Connection, call: Call, outcome: Outcome, real: datetime) -> Call | None:
+    """Note what became of a call, in the caller's transaction; the call that takes its place, if it is made again."""
+    if outcome.state == "waiting":
+        pause = min(timedelta(seconds=2 ** max(call.tries, 1)), LONGEST_PAUSE)
+        connection.execute(
+            "UPDATE gateway_call SET retry_at = %s, error = %s WHERE key = %s AND state = 'waiting'",
+            (real + pause, outcome.error, call.key),
+        )
+        return None
+    state = "refused" if outcome.state == "again" else outcome.state
+    settled = connection.execute(
+        "UPDATE gateway_call SET state = %s, settled_at = %s, error = %s WHERE key = %s AND state = 'waiting'",
+        (state, real, outcome.error, call.key),
+    )
+    if outcome.state == "again" and settled.rowcount:
+        return plan(connection, call.payment_id, call.verb, call.amount, real, request=call.request)
+    return None
+
+
+def make(gateway: CardGateway, call: Call, subject: Subject, real: datetime) -> Outcome:
+    """Make a call. Never raises what a gateway may answer; a mistake of ours is parked."""
+    try:
+        if real - call.made_at > KEY_MEMORY:
+            return _look_up(gateway, call, subject, real)
+        return _ask(gateway, call, subject)
+    except GatewayUnavailable as error:
+        return _in_doubt(gateway, call, subject, real, error)
+    except HoldGone as error:
+        return _gone(gateway, subject, error)
+    except PaymentDeclined as error:
+        return Outcome("refused", None, None, error.code, error.gateway_reference, str(error))
+    except (AmountTooSmall, AmountTooLarge) as error:
+        return Outcome("refused", code=type(error).__name__, error=str(error))
+    except (PaymentRefused, UnknownPayment) as error:
+        return Outcome("parked", code=getattr(error, "code", "unknown"), error=f"{type(error).__name__}: {error}")
+
+
+def _ask(gateway: CardGateway, call: Call, subject: Subject) -> Outcome:
+    demand = Demand(subject.reference, call.key, call.amount, call.request.get("description", ""))
+    at_gateway = subject.gateway_reference or ""
+    match call.verb:
+        case "hold":
+            moved = gateway.hold(demand, _card(call))
+        case "charge":
+            moved = gateway.charge(demand, _card(call), present=bool(call.request.get("present", True)))
+        case "capture":
+            moved = gateway.capture(at_gateway, call.amount, call.key)
+        case "release":
+            moved = gateway.release(at_gateway, call.key)
+        case _:
+            return Outcome("done", refund=gateway.refund(at_gateway, call.amount, call.key))
+    return Outcome("done", moved, gateway_reference=moved.gateway_reference)
+
+
+def _card(call: Call) -> Card:
+    return Card(call.request["customer"], call.request["payment_method"])
+
+
+def _in_doubt(gateway: CardGateway, call: Call, subject: Subject, real: datetime, error: GatewayUnavailable) -> Outcome:
+    if error.replayed:
+        try:
+            return _look_up(gateway, call, subject, real)
+        except GatewayUnavailable as still:
+            error = still
+    return Outcome("waiting", error=str(error))
+
+
+def _look_up(gateway: CardGateway, call: Call, subject: Subject, real: datetime) -> Outcome:
+    """What became of a call whose key does not tell any more. Raises GatewayUnavailable, UnknownPayment."""
+    if call.verb == "refund":
+        given = gateway.refunds(subject.gateway_reference or "")
+        made = next((one for one in given if one.reference == call.key), None)
+        return Outcome("done", refund=made) if made else Outcome("again", error="the refund was not made")
+    if call.verb in ("hold", "charge"):
+        found = gateway.find_ours(subject.reference, call.made_at - CLOCKS, real + CLOCKS)
+        is_done = found is not None
+    else:
+        found = gateway.find(subject.gateway_reference or "")
+        is_done = found.state != "authorized"
+    if not is_done:
+        return Outcome("again", error=f"the {call.verb} was not made")
+    return Outcome("done", found, gateway_reference=found.gateway_reference if found else None)
+
+
+def _gone(gateway: CardGateway, subject: Subject, error: HoldGone) -> Outcome:
+    """The hold is not there any more: the payment's state at the gateway says what became of the money."""
+    try:
+        found = gateway.find(subject.gateway_reference or "")
+    except GatewayUnavailable as silent:
+        return Outcome("waiting", error=str(silent))
+    return Outcome("refused", found, None, error.code, found.gateway_reference, str(error))
