@@ -12,6 +12,7 @@ and would be lost with the process; ours use a key that was stored before the fi
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from http import HTTPStatus
 from typing import Any, NoReturn, TypeVar
 
 import stripe
@@ -39,6 +40,7 @@ MINIMUM = 13_000
 MAXIMUM = 99_999_999
 PAGE = 100
 _HOLD_GONE = ("payment_intent_unexpected_state", "charge_expired_for_capture", "charge_already_captured")
+_MISSING = "resource_missing"
 _SIZES = {"amount_too_small": AmountTooSmall, "amount_too_large": AmountTooLarge}
 
 
@@ -88,7 +90,8 @@ class Stripe:
         options = {"idempotency_key": demand.key}
         answered = movement(_ask(lambda: self._stripe.payment_intents.create({**wanted, **more}, options)))
         if answered.state == "failed":
-            raise PaymentDeclined("the card was declined", answered.decline or "declined", answered.gateway_reference)
+            code = answered.decline or "declined"
+            raise PaymentDeclined(f"the card was declined: {code}", code, answered.gateway_reference)
         return answered
 
     def capture(self, gateway_reference: str, amount: int, key: str) -> Movement:
@@ -116,7 +119,12 @@ class Stripe:
     def find(self, gateway_reference: str) -> Movement:
         """The intent as it is now."""
         wanted = {"expand": ["latest_charge"]}
-        return movement(_ask(lambda: self._stripe.payment_intents.retrieve(gateway_reference, wanted)))
+        try:
+            return movement(_ask(lambda: self._stripe.payment_intents.retrieve(gateway_reference, wanted)))
+        except PaymentRefused as refused:
+            if refused.code == _MISSING:
+                raise UnknownPayment(str(refused)) from refused
+            raise
 
     def find_ours(self, reference: str, since: datetime, until: datetime) -> Movement | None:
         """Read back from the newest intent; for what a key does not tell any more (Stripe forgets it after a day)."""
@@ -173,9 +181,10 @@ def _ask(call: Callable[[], Any]) -> Mapping[str, Any]:
 
 def _raise(error: stripe.StripeError) -> NoReturn:
     """Only an error that Stripe is sure of may say that no money moved."""
-    text, code = error.user_message or "Stripe gave no reason", error.code or "refused"
+    text = error.user_message or "Stripe gave no reason"
+    code = error.code or (_MISSING if error.http_status == HTTPStatus.NOT_FOUND else "refused")
     if isinstance(error, stripe.CardError):
-        raise _declined(error, text) from error
+        raise _declined(error) from error
     if isinstance(error, stripe.APIConnectionError | stripe.RateLimitError | stripe.APIError):
         # A 409 is among them: the first request with this key is still running.
         replayed = (error.headers or {}).get("Idempotent-Replayed") == "true"
@@ -186,13 +195,12 @@ def _raise(error: stripe.StripeError) -> NoReturn:
         raise HoldGone(text, code) from error
     if code in _SIZES:
         raise _SIZES[code](text) from error
-    if code == "resource_missing" and error.http_status == 404:
-        raise UnknownPayment(text) from error
     raise PaymentRefused(text, code) from error
 
 
-def _declined(error: stripe.CardError, text: str) -> PaymentDeclined:
+def _declined(error: stripe.CardError) -> PaymentDeclined:
     body = error.json_body if isinstance(error.json_body, dict) else {}
     said = body.get("error", {})
     intent = said.get("payment_intent") or {}
-    return PaymentDeclined(text, said.get("decline_code") or error.code or "declined", intent.get("id"))
+    code = said.get("decline_code") or error.code or "declined"
+    return PaymentDeclined(f"the card was declined: {code}", code, intent.get("id"))

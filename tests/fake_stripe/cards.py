@@ -37,7 +37,7 @@ class Cards:
 
     def check_known(self, method: str) -> None:
         if method not in self._refusals:
-            raise ApiError(400, "invalid_request_error", f"No such PaymentMethod: '{method}'", code="resource_missing")
+            raise ApiError(404, "invalid_request_error", f"No such PaymentMethod: '{method}'", code="resource_missing")
 
     def check_attach(self, token: str) -> None:
         self.check_known(token)

@@ -72,13 +72,15 @@ class Hooks:
         body = json.dumps(event).encode()
         answers = [self.post(body, sign(body, self.secret, at or self.now())) for _ in range(times)]
         if answers and answers[-1] in ACCEPTED:
-            self.waiting = [one for one in self.waiting if one is not event]
+            with self._lock:
+                self.waiting = [one for one in self.waiting if one is not event]
         return answers
 
     def deliver_all(self, *, backwards: bool = False, times: int = 1) -> int:
-        """Send what waits; the number of events that were accepted."""
+        """Send what waits; the number of events that were accepted. Who is told may ask this account meanwhile."""
         with self._lock:
-            before = self.waiting[::-1] if backwards else list(self.waiting)
-            for event in before:
-                self.deliver(event, times)
-            return len(before) - sum(any(event is left for left in self.waiting) for event in before)
+            taken, self.waiting = self.waiting, []
+        refused = [one for one in taken[:: -1 if backwards else 1] if self.deliver(one, times)[-1] not in ACCEPTED]
+        with self._lock:
+            self.waiting = [one for one in taken if one in refused] + self.waiting
+        return len(taken) - len(refused)
