@@ -342,6 +342,12 @@ def release_over(connection: psycopg.Connection, now: datetime) -> list[Count]:
     return [Count(*row) for row in connection.execute("SELECT * FROM release_over(%s)", (now,)).fetchall()]
 
 
+def void(connection: psycopg.Connection, ids: Sequence[UUID], now: datetime) -> list[Count]:
+    """Take back starts that were not paid for: they cost nothing and lasted no time. The counts that changed."""
+    rows = connection.execute("SELECT * FROM void_sessions(%s, %s)", (list(ids), now)).fetchall()
+    return [Count(*row) for row in rows]
+
+
 def ready_to_close(connection: psycopg.Connection, now: datetime, limit: int) -> list[UUID]:
     """Advisory sessions that are over for so long that no late stop can come any more."""
     query = "SELECT id FROM active_session WHERE NOT counted AND over_at < %s ORDER BY over_at LIMIT %s"

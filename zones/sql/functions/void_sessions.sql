@@ -1,0 +1,23 @@
+-- Take back starts that were not paid for: the sessions end at the instant they began, and cost nothing.
+-- In:  their ids, and now. Those that are over already are left alone.
+-- Out: the counts of the zones they stood in (close_sessions).
+CREATE OR REPLACE FUNCTION void_sessions(p_ids uuid[], p_now timestamptz) RETURNS TABLE (
+    zone_code text, vehicle_class text, version bigint, occupied integer, capacity integer, next_over timestamptz
+) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_over parking_session[] := '{}';
+    v_one parking_session;
+BEGIN
+    FOR v_one IN
+        SELECT o.* FROM (SELECT a FROM active_session a WHERE a.id = ANY (p_ids) ORDER BY a.id FOR UPDATE) f(a)
+         CROSS JOIN LATERAL over_session(f.a, (f.a).started_at, 'driver', p_now, NULL, NULL) o
+    LOOP
+        v_one.fee := 0;
+        v_over := v_over || v_one;
+    END LOOP;
+    RETURN QUERY SELECT * FROM close_sessions(v_over);
+END
+$$;
