@@ -94,10 +94,11 @@ def plan(
     return Call(*row)
 
 
-def is_waiting(connection: psycopg.Connection, payment_id: UUID) -> bool:
-    """Whether a call for this payment has no outcome yet."""
-    query = "SELECT FROM gateway_call WHERE payment_id = %s AND state = 'waiting'"
-    return connection.execute(query, (payment_id,)).fetchone() is not None
+def waiting(connection: psycopg.Connection, payment_id: UUID) -> Call | None:
+    """The call for a payment that has no outcome yet."""
+    query = f"SELECT {_COLUMNS} FROM gateway_call WHERE payment_id = %s AND state = 'waiting' ORDER BY made_at LIMIT 1"
+    row = connection.execute(query, (payment_id,)).fetchone()
+    return Call(*row) if row else None
 
 
 _TAKE = f"""

@@ -87,3 +87,7 @@ class UnreadableEvent(BillingError):
 
 class UnknownEvent(BillingError):
     """No event has this id, or it needs no other try."""
+
+
+class NoCard(BillingError):
+    """No card is kept for this driver."""

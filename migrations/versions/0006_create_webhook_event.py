@@ -3,7 +3,7 @@
 from migrations.twin import run_twin
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 
 
 def upgrade() -> None:
