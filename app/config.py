@@ -20,6 +20,9 @@ OWED_LIMIT = 300_000
 OPEN_HOLD_MINUTES = 60
 # US$0.50, which Stripe takes at least.
 STRIPE_MINIMUM = 13_000
+SMALL_FEES = ("wallet", "wait")
+# Longer than most stays; what one costs beyond it is owed, and collected.
+CARD_HOLD_MINUTES = 240
 
 
 class BadSetting(Exception):
@@ -52,6 +55,8 @@ class Settings:
     stripe_url: str | None = None  # another than real Stripe's
     stripe_webhook_secrets: tuple[str, ...] = field(default=(), repr=False)  # two while one replaces the other
     stripe_minimum: int = STRIPE_MINIMUM  # VND; less is not taken from a card by itself
+    small_fees: str = "wallet"  # what is less draws on the wallet, as far as that covers it; "wait": is only collected
+    card_hold_minutes: int = CARD_HOLD_MINUTES  # a session without an end holds the price of so much
 
     def __post_init__(self) -> None:
         if self.environment not in ENVIRONMENTS:
@@ -90,6 +95,10 @@ class Settings:
             raise BadSetting("IPARKING_STRIPE_KEY: a live key needs IPARKING_ENV=production")
         if self.stripe_minimum < 1:
             raise BadSetting("IPARKING_STRIPE_MINIMUM: must be at least 1")
+        if self.small_fees not in SMALL_FEES:
+            raise BadSetting(f"IPARKING_SMALL_FEES: {self.small_fees!r} is none of {', '.join(SMALL_FEES)}")
+        if self.card_hold_minutes < 1:
+            raise BadSetting("IPARKING_CARD_HOLD_MINUTES: must be at least 1")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -114,6 +123,8 @@ class Settings:
             stripe_url=environment.get("IPARKING_STRIPE_URL") or None,
             stripe_webhook_secrets=tuple((environment.get("IPARKING_STRIPE_WEBHOOK_SECRET") or "").split()),
             stripe_minimum=int(_number(environment, "IPARKING_STRIPE_MINIMUM", STRIPE_MINIMUM)),
+            small_fees=environment.get("IPARKING_SMALL_FEES") or "wallet",
+            card_hold_minutes=int(_number(environment, "IPARKING_CARD_HOLD_MINUTES", CARD_HOLD_MINUTES)),
         )
 
 

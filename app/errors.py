@@ -74,9 +74,11 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     billing_errors.BadSignature: (400, "bad_signature", "Not signed by who should have sent it"),
     billing_errors.UnreadableEvent: (400, "malformed_body", "The body cannot be read"),
     Unauthorized: (401, "unauthorized", "A valid bearer key is needed"),
+    billing_errors.PaymentDeclined: (402, "payment_declined", "The card was declined"),
     Forbidden: (403, "forbidden", "Your role may not do this"),
     UnknownResource: (404, "not_found", "Nothing is there"),
     zone_errors.UnknownSession: (404, "not_found", "No such session"),
+    billing_errors.UnknownPayment: (404, "not_found", "No such payment"),
     zone_errors.UnknownZone: (404, "unknown_zone", "No such zone"),
     zone_errors.UnknownDistrict: (404, "not_found", "No such district"),
     zone_errors.AlreadyParked: (409, "already_parked", "The vehicle is already parked"),
@@ -93,6 +95,8 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     billing_errors.InsufficientFunds: (409, "insufficient_funds", "The wallet does not cover it"),
     billing_errors.OwesTooMuch: (409, "owes_too_much", "Too much is owed from earlier sessions"),
     billing_errors.NotFree: (409, "not_free", "The stay is not free of charge"),
+    billing_errors.NoCard: (409, "no_card", "No card is kept"),
+    billing_errors.PaymentRefused: (409, "payment_refused", "The payment service does not do that"),
     billing_errors.NoRate: (409, "no_rate", "No rate is in force"),
     zone_errors.Overtaken: (409, "request_in_progress", "The same request is still running"),
     RequestInProgress: (409, "request_in_progress", "The same request is still running"),
@@ -101,6 +105,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     zone_errors.InvalidPlate: (422, "invalid_plate", "Not a plate in use"),
     zone_errors.ClassNotServed: (422, "class_not_served", "The vehicle class is not served (there)"),
     zone_errors.KeyConflict: (422, "idempotency_conflict", "The idempotency key was used with another request"),
+    billing_errors.GatewayUnavailable: (503, "gateway_unavailable", "The payment service gives no answer"),
     Unavailable: (503, "unavailable", "Try again in a moment"),
 }
 

@@ -3,7 +3,19 @@
 from flask import Flask
 
 from app import errors
-from app.api import documents, enforcement, monitoring, operations, quotes, reports, sessions, wallet, webhooks, zones
+from app.api import (
+    cards,
+    documents,
+    enforcement,
+    monitoring,
+    operations,
+    quotes,
+    reports,
+    sessions,
+    wallet,
+    webhooks,
+    zones,
+)
 from app.availability import Map
 from app.config import Settings
 from app.fast_path import FastPath
@@ -15,6 +27,7 @@ BLUEPRINTS = (
     quotes.quotes,
     sessions.sessions,
     wallet.wallet,
+    cards.cards,
     enforcement.enforcement,
     reports.reports,
     webhooks.webhooks,

@@ -127,7 +127,7 @@ def _instant(text: str) -> datetime:
 
 def _start(call: Call, body: StartBody) -> dict[str, Any]:
     wanted = StartRequest(body.zone, body.plate, body.vehicle_class, body.minutes, body.payment_method)
-    return sessions.session_json(parking.start(call.resources, call.client, call.key, wanted))
+    return sessions.started_json(call.resources, parking.start(call.resources, call.client, call.key, wanted))
 
 
 def _stop(call: Call, body: StopBody) -> dict[str, Any]:

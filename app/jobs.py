@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import archiving, idempotency, parking, webhooks
+from app import archiving, card_jobs, idempotency, parking, webhooks
+from app.background import Background
 from app.config import Settings
 from app.errors import Unavailable
 from app.resources import Resources, make_resources
@@ -83,7 +84,10 @@ JOBS = {
     "reconcile": Job(reconcile, every=2),
     "close": Job(close, every=5),
     "expire_holds": Job(expire_holds, every=60),
-    "handle_webhooks": Job(webhooks.handle, every=2),
+    "look_at_cards": Job(Background(card_jobs.look), every=1),
+    "settle_cards": Job(Background(card_jobs.settle, threads=4), every=1),
+    "collect": Job(card_jobs.collect, every=60),
+    "handle_webhooks": Job(Background(webhooks.handle), every=1),
     "forget_webhooks": Job(webhooks.forget, every=3600),
     "make_partitions": Job(make_partitions, every=600),
     "forget_keys": Job(forget_keys, every=600),

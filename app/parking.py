@@ -12,6 +12,7 @@ from uuid import UUID
 
 import psycopg
 
+from app import cards
 from app.resources import Resources, Run
 from billing import ledger, rates
 from billing.errors import BillingError, InsufficientFunds, NotFree, OwesTooMuch
@@ -94,17 +95,20 @@ def start(resources: Resources, client: str, key: str | None, request: StartRequ
     """Start a session now. The answer to a repeated key is the first one.
 
     Raises InvalidPlate, ClassNotServed, UnknownZone, NoRate, MaxStayExceeded, ZoneFull, AlreadyParked, KeyConflict,
-    InsufficientFunds, OwesTooMuch, NotFree.
+    InsufficientFunds, OwesTooMuch, NotFree, NoCard, PaymentDeclined.
     """
     started_at = sessions.floor_to_millisecond(resources.clock.now())
     try:
         new = _plan(resources, client, key, request, started_at)
+        cards.check_card(resources, client, request.payment_method)
     except (ZoneError, BillingError):  # it may not have been so the first time
         first = key and _answered_before(resources, client, key, request, started_at)
         if first:
+            cards.authorize(resources, first.id, request.payment_method, is_new=False)
             return first
         raise
     started = _insist(resources, _start_together, new, started_at)
+    cards.authorize(resources, started.id, request.payment_method, is_new=started.zone_count is not None)
     return _first_answer(resources, new, started)
 
 
@@ -167,7 +171,9 @@ def _start_together(
 ) -> Sequence[sessions.Started | ZoneError | BillingError]:
     paying = [(n, call) for n, call in enumerate(calls, 1) if call.payment_method != "free"]
     try:
-        answers = _start_and_hold(resources, connection, calls, paying) if paying else sessions.start(connection, calls)
+        with cards.together(resources, connection, calls):
+            answers = _start_and_hold(resources, connection, calls, paying)
+            cards.open_payments(resources, connection, calls, answers)
     except psycopg.errors.CheckViolation as error:
         refusal = _UNPAID.get(error.diag.constraint_name or "")
         if refusal is None or len(calls) > 1:  # each is tried by itself then
@@ -189,6 +195,8 @@ def _start_and_hold(
     calls: Sequence[sessions.Start],
     paying: Sequence[tuple[int, sessions.Start]],
 ) -> list[sessions.Started | ZoneError]:
+    if not paying:
+        return sessions.start(connection, calls)
     rows = connection.execute(
         _START_AND_HOLD,
         (

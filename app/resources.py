@@ -18,6 +18,7 @@ from app.database import ThreadConnections, make_engine
 from app.grouping import Group
 from app.identity.keys import Keys, load_keys
 from app.replica import Replica, ReplicaAway
+from billing.gateways import CardGateway
 from zones.nodes import Nodes, connect
 from zones.occupancy import Copies
 
@@ -70,6 +71,15 @@ class Resources:
     @cached_property
     def _copies(self) -> dict[str, Copies]:
         return {}
+
+    @cached_property
+    def card_gateway(self) -> CardGateway | None:
+        """Stripe, where it is set up. Loaded when it is first asked for: it takes tens of megabytes."""
+        if self.settings.stripe_key is None:
+            return None
+        from billing.gateways.stripe import Stripe
+
+        return Stripe(self.settings.stripe_key, self.settings.stripe_url, self.settings.stripe_minimum)
 
     def group(self, run: Run[Call, Answer]) -> Group[Call, Answer]:
         """The group in which this process's threads run calls of one kind together."""

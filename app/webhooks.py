@@ -3,13 +3,14 @@
 import time
 from datetime import UTC, datetime
 
+from app import card_jobs
 from app.resources import Resources
 from billing import webhooks
 from billing.gateways import stripe_events
 from billing.webhooks import Handlers, Times
 
-# Real seconds: the other jobs wait for this one.
-LONGEST_ROUND = 0.3
+# Real seconds that a round lasts before the job looks whether all is well.
+LONGEST_ROUND = 5.0
 
 
 def times(resources: Resources) -> Times:
@@ -26,7 +27,7 @@ def receive_stripe(resources: Resources, body: bytes, header: str | None) -> boo
 
 def handlers(resources: Resources) -> Handlers:
     """What is done about each kind of event; a rail adds its own here."""
-    return {}
+    return {**card_jobs.handlers(resources)}
 
 
 def handle(resources: Resources) -> int:

@@ -6,13 +6,14 @@ from uuid import UUID
 from flask import Response, g
 from marshmallow import Schema, fields, validate
 
-from app import parking
+from app import cards, parking
 from app.api.blueprint import Blueprint, answer, answer_once, idempotency_key, next_link
+from app.api.cards import PaymentSchema, payment_json
 from app.api.fields import Instant, MoneySchema, local, money, plate, vehicle_class, zone_code
 from app.errors import BadBody, BadParameter, MalformedBody
 from app.parking import StartRequest
-from app.resources import resources
-from billing.errors import InsufficientFunds, NoRate, NotFree, OwesTooMuch
+from app.resources import Resources, resources
+from billing.errors import InsufficientFunds, NoCard, NoRate, NotFree, OwesTooMuch, PaymentDeclined, UnknownPayment
 from billing.gateways import METHODS
 from zones import errors
 from zones.sessions import STATES, Session, StopCall
@@ -70,6 +71,12 @@ class SessionSchema(Schema):
     rate_version = fields.String(required=True)
 
 
+class StartedSchema(SessionSchema):
+    """A session that has just begun; `payment` where money on a card is held for it."""
+
+    payment = fields.Nested(PaymentSchema)
+
+
 class SessionPageSchema(Schema):
     """Newest first; a `Link` header leads to the next page."""
 
@@ -101,18 +108,25 @@ def session_json(session: Session) -> dict[str, Any]:
     }
 
 
+def started_json(held: Resources, session: Session) -> dict[str, Any]:
+    """A session as StartedSchema documents it."""
+    if session.payment_method != "card" or held.card_gateway is None:
+        return session_json(session)
+    return session_json(session) | {"payment": payment_json(cards.shown(held, session.id))}
+
+
 @sessions.route("", methods=["POST"])
 @sessions.allow("driver")
 @sessions.repeatable
 @sessions.arguments(StartSchema)
-@sessions.response(201, SessionSchema)
+@sessions.response(201, StartedSchema)
 @sessions.refusals(MalformedBody, BadBody, NoRate, errors.InvalidPlate, errors.ClassNotServed)
 @sessions.refusals(errors.UnknownZone, errors.AlreadyParked, errors.ZoneFull, errors.MaxStayExceeded)
-@sessions.refusals(InsufficientFunds, OwesTooMuch, NotFree)
+@sessions.refusals(InsufficientFunds, OwesTooMuch, NotFree, NoCard, PaymentDeclined)
 def start(body: dict[str, Any]) -> Response:
     """Start a session now."""
     session = parking.start(resources(), g.identity.subject, idempotency_key(), StartRequest(**body))
-    return answer(session_json(session), 201)
+    return answer(started_json(resources(), session), 201)
 
 
 @sessions.route("/<session_id>/extend", methods=["POST"], parameters=[ID_PARAMETER])
@@ -144,6 +158,16 @@ def stop(body: dict[str, Any], session_id: str) -> Response:
     now = resources().clock.now()
     call = StopCall(read_id(session_id), g.identity.subject, body["stopped_at"], now, idempotency_key())
     return answer(session_json(parking.stop(resources(), call)))
+
+
+@sessions.route("/<session_id>/payment", methods=["GET"], parameters=[ID_PARAMETER])
+@sessions.allow("driver")
+@sessions.response(200, PaymentSchema)
+@sessions.refusals(BadParameter, errors.UnknownSession, UnknownPayment)
+def find_payment(session_id: str) -> Response:
+    """What became of the hold on the card of a session, and what its driver must still do."""
+    session = parking.find(resources(), read_id(session_id), g.identity.subject)
+    return answer(payment_json(cards.shown(resources(), session.id)))
 
 
 @sessions.route("/<session_id>", methods=["GET"], parameters=[ID_PARAMETER])

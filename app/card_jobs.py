@@ -1,0 +1,210 @@
+"""Cards, without their drivers: unanswered calls, captures after the end, questions left open, small fees, webhooks."""
+
+import logging
+import time
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from app.cards import GATEWAY, carry_out, follow, push, real_now
+from app.resources import Resources
+from billing import calls, ledger, payments
+from billing.errors import GatewayUnavailable, UnknownPayment
+from billing.gateways import CardGateway
+from billing.gateways.stripe_events import about
+from billing.ledger import Posting
+from billing.payments import New, Payment
+from billing.webhooks import Event, Handlers
+
+log = logging.getLogger(__name__)
+BATCH = 200
+# Real seconds that a thread works before it lets the job look whether all is well.
+LONGEST_ROUND = 5.0
+# So long a start counts as paid while its driver is asked something.
+PENDING = timedelta(seconds=60)
+# A card that was declined is not asked again before.
+NEXT_COLLECTION = timedelta(days=1)
+
+
+def look(resources: Resources) -> int:
+    """Plan what sessions need that are over, or whose drivers did not answer; the number of the former."""
+    if resources.card_gateway is None:
+        return 0
+    ask_overdue(resources, resources.card_gateway)
+    return plan_ends(resources)
+
+
+def settle(resources: Resources) -> int:
+    """One thread's share of the calls that wait; the number made."""
+    if resources.card_gateway is None:
+        return 0
+    until, made = time.monotonic() + LONGEST_ROUND, 0
+    while time.monotonic() < until and (call := calls.take(resources.connections.get(), real_now())):
+        carry_out(resources, call)
+        made += 1
+    return made
+
+
+# What was held for sessions that are over by now, with what each still owes. One that is being looked at is left out.
+_ENDED = f"""
+SELECT {", ".join(f"p.{name}" for name in Payment._fields)}, COALESCE(e.amount, 0)
+  FROM payment p
+  LEFT JOIN ledger_transaction t ON t.kind = 'parking' AND t.reference = p.session_id::text
+  LEFT JOIN ledger_account a ON a.code = 'receivable/' || p.client
+  LEFT JOIN ledger_entry e ON e.transaction_id = t.id AND e.account_id = a.id
+ WHERE p.method = 'card' AND p.purpose = 'session' AND p.state IN ('authorized', 'requires_action')
+   AND NOT EXISTS (SELECT FROM active_session s WHERE s.id = p.session_id)
+   AND NOT EXISTS (SELECT FROM gateway_call c WHERE c.payment_id = p.id AND c.state IN ('waiting', 'parked'))
+ ORDER BY p.created_at LIMIT %s FOR UPDATE OF p SKIP LOCKED"""
+
+
+def plan_ends(resources: Resources) -> int:
+    """Plan the captures of sessions that are over, and the releases where nothing is taken; the number planned."""
+    connection = resources.connections.get()
+    with connection.transaction():
+        ended = connection.execute(_ENDED, (BATCH,)).fetchall()
+        for row in ended:
+            _plan_end(resources, connection, Payment(*row[:-1]), row[-1])
+    return len(ended)
+
+
+def _plan_end(resources: Resources, connection: psycopg.Connection, payment: Payment, owed: int) -> None:
+    """Take what is owed, at most what was held; what is less than Stripe takes is left to collect()."""
+    amount = min(owed, payment.amount) if payment.state == "authorized" else 0
+    if amount >= resources.settings.stripe_minimum:
+        calls.plan(connection, payment.id, "capture", amount, real_now())
+    else:
+        calls.plan(connection, payment.id, "release", 0, real_now())
+
+
+_OVERDUE = """
+SELECT p.id, p.gateway_reference FROM payment p
+ WHERE p.method = 'card' AND p.state = 'requires_action' AND p.created_at <= %s
+   AND NOT EXISTS (SELECT FROM gateway_call c WHERE c.payment_id = p.id AND c.state IN ('waiting', 'parked'))
+ ORDER BY p.created_at LIMIT %s"""
+
+
+def ask_overdue(resources: Resources, gateway: CardGateway) -> None:
+    """Give up payments whose drivers have not answered in time; who has, and we did not hear of it, is noted."""
+    connection, now = resources.connections.get(), resources.clock.now()
+    for payment_id, at_gateway in connection.execute(_OVERDUE, (now - PENDING, BATCH)).fetchall():
+        try:
+            if refresh(resources, gateway, payment_id, at_gateway).state == "requires_action":
+                calls.plan(connection, payment_id, "release", 0, real_now())
+        except GatewayUnavailable as error:
+            log.warning("payment %s is left for later: %s", payment_id, error)
+            return
+
+
+def refresh(resources: Resources, gateway: CardGateway, payment_id: UUID, gateway_reference: str) -> Payment:
+    """Ask the gateway how a payment stands, and note it; the payment as it is then. Raises GatewayUnavailable."""
+    movement, connection = gateway.find(gateway_reference), resources.connections.get()
+    with connection.transaction():
+        counts = follow(connection, payments.lock(connection, payment_id), movement, resources.clock.now())
+    push(resources, counts)
+    return payments.find(connection, payment_id)
+
+
+# --- what waited until it was enough ----------------------------------------------------------------------------------
+# What sessions by card have left unpaid, by client; who means to pay another one by VietQR is not charged for it here.
+# Locked are the wallets, so that two jobs collect nothing twice.
+_WAITING = """
+SELECT w.owner, LEAST(w.owed, d.owed)::bigint, w.balance - w.held, c.customer, c.payment_method
+  FROM wallet w LEFT JOIN card c ON c.client = w.owner
+ CROSS JOIN LATERAL (
+       SELECT (SELECT sum(e.amount) FROM payment p
+                 JOIN ledger_transaction t ON t.kind = 'parking' AND t.reference = p.session_id::text
+                 JOIN ledger_entry e ON e.transaction_id = t.id
+                 JOIN ledger_account a ON a.id = e.account_id AND a.code = 'receivable/' || w.owner
+                WHERE p.client = w.owner AND p.method = 'card' AND p.purpose = 'session')
+              - COALESCE((SELECT sum(p.paid) FROM payment p
+                           WHERE p.client = w.owner AND p.method = 'card' AND p.purpose <> 'topup'), 0)
+              + COALESCE((SELECT sum(e.amount) FROM ledger_account a
+                            JOIN ledger_entry e ON e.account_id = a.id
+                            JOIN ledger_transaction t ON t.id = e.transaction_id AND t.kind = 'small_fee'
+                           WHERE a.code = 'receivable/' || w.owner), 0)) d(owed)
+ WHERE w.kind = 'wallet' AND w.owed > 0 AND d.owed > 0
+   AND NOT EXISTS (SELECT FROM payment p WHERE p.client = w.owner AND p.method = 'card' AND p.state = ANY (%(open)s))
+   AND NOT EXISTS (SELECT FROM payment p WHERE p.client = w.owner AND p.purpose = 'arrears' AND p.method = 'card'
+                      AND p.state = 'failed' AND p.settled_at > GREATEST(%(since)s, c.kept_at))
+ ORDER BY w.owner LIMIT %(limit)s FOR UPDATE OF w SKIP LOCKED"""
+
+
+def collect(resources: Resources) -> int:
+    """See to what sessions by card have left unpaid: together by card once that is enough for one, before out of the
+    wallet where small fees may draw on it. The number of clients who are charged."""
+    if resources.card_gateway is None:
+        return 0
+    connection, now = resources.connections.get(), resources.clock.now()
+    wanted = {"open": list(payments.OPEN), "since": now - NEXT_COLLECTION, "limit": BATCH}
+    with connection.transaction():
+        found = connection.execute(_WAITING, wanted).fetchall()
+        return sum(_collect(resources, connection, now, Waiting(*row)) for row in found)
+
+
+class Waiting(NamedTuple):
+    """What a client owes for sessions by card, what is free in the wallet (VND), and the card."""
+
+    client: str
+    owed: int
+    available: int
+    customer: str | None
+    payment_method: str | None
+
+
+def _collect(resources: Resources, connection: psycopg.Connection, now: datetime, one: Waiting) -> bool:
+    new = payments.new_id(now)
+    if one.owed >= resources.settings.stripe_minimum and one.customer is not None:
+        payments.create(connection, [New(new, one.client, "arrears", None, "card", one.owed, str(new), now)])
+        request = {"customer": one.customer, "payment_method": one.payment_method, "present": False}
+        calls.plan(connection, new, "charge", one.owed, real_now(), request=request)
+        return True
+    if resources.settings.small_fees != "wallet" or one.available < one.owed:
+        return False
+    entries = {ledger.WALLET + one.client: one.owed, ledger.RECEIVABLE + one.client: -one.owed}
+    ledger.post(connection, [Posting("small_fee", str(new), now, entries)])
+    return True
+
+
+# --- webhooks ---------------------------------------------------------------------------------------------------------
+# An event only says that something happened: how things stand now, the gateway is asked. So order does not matter.
+_INTENTS = ("amount_capturable_updated", "canceled", "payment_failed", "requires_action", "succeeded")
+
+
+def handlers(resources: Resources) -> Handlers:
+    """What is done about Stripe's events."""
+    known = {(GATEWAY, f"payment_intent.{kind}"): lambda event: _intent(resources, event) for kind in _INTENTS}
+    return {**known, (GATEWAY, "charge.refunded"): lambda event: _refunded(resources, event)}
+
+
+def _gateway(resources: Resources) -> CardGateway:
+    if resources.card_gateway is None:
+        raise GatewayUnavailable("cards are not set up here")
+    return resources.card_gateway
+
+
+def _intent(resources: Resources, event: Event) -> None:
+    """Raises UnknownPayment for one with a reference of ours that we do not know; one without is none of ours."""
+    intent = about(event)
+    reference = (intent.get("metadata") or {}).get("payment")
+    if reference is None:
+        return
+    payment = payments.find_by_reference(resources.connections.get(), reference)
+    if payment.state != "paid":
+        refresh(resources, _gateway(resources), payment.id, intent["id"])
+
+
+def _refunded(resources: Resources, event: Event) -> None:
+    """Book what was given back, by us or on Stripe's own page: each refund once, whoever comes first."""
+    charge, connection = about(event), resources.connections.get()
+    if "payment" not in (charge.get("metadata") or {}):
+        return
+    try:
+        payment = payments.find_at_gateway(connection, charge["payment_intent"])
+    except UnknownPayment:
+        payment = payments.find_by_reference(connection, charge["metadata"]["payment"])
+    for made in _gateway(resources).refunds(charge["payment_intent"]):
+        if made.state != "failed":
+            payments.give_back(connection, payment, made.gateway_reference, made.amount, GATEWAY, resources.clock.now())
