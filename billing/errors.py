@@ -39,3 +39,27 @@ class UnknownTransaction(BillingError):
 
 class UnknownPayment(BillingError):
     """No payment has this id."""
+
+
+class BadSignature(BillingError):
+    """A webhook that its gateway did not sign, or not lately."""
+
+
+class UnreadableEvent(BillingError):
+    """A webhook that is signed, but is no event."""
+
+
+class MethodUnavailable(BillingError):
+    """The payment method is not set up here."""
+
+
+class NothingOwed(BillingError):
+    """There is nothing to be paid."""
+
+
+class PaymentOver(BillingError):
+    """Nobody is to pay it any more: it is paid, or its time is over."""
+
+
+class UnknownCredit(BillingError):
+    """No unmatched credit has this id."""
