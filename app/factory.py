@@ -3,7 +3,7 @@
 from flask import Flask
 
 from app import errors
-from app.api import documents, enforcement, monitoring, operations, quotes, reports, sessions, wallet, zones
+from app.api import documents, enforcement, monitoring, operations, payments, quotes, reports, sessions, wallet, zones
 from app.availability import Map
 from app.config import Settings
 from app.fast_path import FastPath
@@ -15,6 +15,7 @@ BLUEPRINTS = (
     quotes.quotes,
     sessions.sessions,
     wallet.wallet,
+    payments.payments,
     enforcement.enforcement,
     reports.reports,
     operations.operations,

@@ -40,7 +40,7 @@ TEMPLATES = {"empty": "iparking_test_empty", "city": "iparking_test_city"}
 HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 TEMPLATE_LOCK = 7_264_002
 LEDGER = "ledger_entry, ledger_transaction, ledger_account, wallet, hold"
-CLEARED = f"active_session, parking_session, parking_check, idempotency_key, payment, {LEDGER}"
+CLEARED = f"active_session, parking_session, parking_check, idempotency_key, payment, credit, {LEDGER}"
 FUNDS = 10_000_000
 
 

@@ -20,6 +20,7 @@ from billing.errors import BadSignature, UnreadableEvent
 # Clocks drift, and a push may wait in a queue; what is older may be a recording of somebody else's.
 TOLERANCE = timedelta(minutes=5)
 MOST = 10**13
+BIN, ACCOUNT = re.compile(r"\d{6}", re.A), re.compile(r"[0-9A-Za-z]{1,19}")
 # PostgreSQL keeps neither NUL nor half of a surrogate pair.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 LONGEST = {"transaction_id": 100, "account": 40, "description": 1000}

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from billing.errors import BillingError
+from billing.gateways.bank import ACCOUNT, BIN
 
 NAPAS = "A000000727"
 TO_ACCOUNT = "QRIBFTTA"  # a transfer to an account; QRIBFTTC is one to a card
@@ -18,7 +19,7 @@ SERVICE = re.compile("QRIBFTT[AC]")
 VND, VIETNAM = "704", "VN"
 STATIC, DYNAMIC = "11", "12"
 LONGEST_PURPOSE = 25
-BIN, ACCOUNT, AMOUNT = re.compile(r"\d{6}", re.A), re.compile(r"[0-9A-Za-z]{1,19}"), re.compile(r"[1-9]\d{0,12}", re.A)
+AMOUNT = re.compile(r"[1-9]\d{0,12}", re.A)
 # What every banking app leaves as it is.
 PURPOSE = re.compile(rf"[0-9A-Za-z .,:/-]{{1,{LONGEST_PURPOSE}}}")
 ERRORS = "m"  # readable where 15 % of it is lost: on a screen that is cracked or dirty
