@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from billing.gateways.bank import ACCOUNT, BIN, Account
+from billing.gateways.vnpay import Merchant
+from billing.rails import Rails
+
 ENVIRONMENTS = ("production", "development", "test", "simulation")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 POOLERS = (None, "transaction")
@@ -23,6 +27,10 @@ STRIPE_MINIMUM = 13_000
 SMALL_FEES = ("wallet", "wait")
 # Longer than most stays; what one costs beyond it is owed, and collected.
 CARD_HOLD_MINUTES = 240
+
+# The account of nobody: no bank of NAPAS's has this number.
+NOBODY = Account("000000", "0000000000")
+NO_RAILS = Rails()
 
 
 class BadSetting(Exception):
@@ -57,6 +65,7 @@ class Settings:
     stripe_minimum: int = STRIPE_MINIMUM  # VND; less is not taken from a card by itself
     small_fees: str = "wallet"  # what is less draws on the wallet, as far as that covers it; "wait": is only collected
     card_hold_minutes: int = CARD_HOLD_MINUTES  # a session without an end holds the price of so much
+    rails: Rails = NO_RAILS
 
     def __post_init__(self) -> None:
         if self.environment not in ENVIRONMENTS:
@@ -116,6 +125,7 @@ class Settings:
             replica_url=environment.get("IPARKING_DATABASE_REPLICA_URL") or None,
             replica_lag_seconds=_number(environment, "IPARKING_REPLICA_LAG_SECONDS", REPLICA_LAG_SECONDS),
             archive_folder=Path(archive) if archive else None,
+            rails=_rails(environment),
             owed_limit=int(_number(environment, "IPARKING_OWED_LIMIT", OWED_LIMIT)),
             open_hold_minutes=int(_number(environment, "IPARKING_OPEN_HOLD_MINUTES", OPEN_HOLD_MINUTES)),
             archive_after_months=int(_number(environment, "IPARKING_ARCHIVE_AFTER_MONTHS", ARCHIVE_AFTER_MONTHS)),
@@ -132,6 +142,28 @@ def _required(environment: Mapping[str, str], name: str) -> str:
     if not environment.get(name):
         raise BadSetting(f"{name} is not set")
     return environment[name]
+
+
+def _rails(environment: Mapping[str, str]) -> Rails:
+    """The account that receives transfers, and who we are to VNPay. Only outside production money may go to nobody."""
+    bin_, account = environment.get("IPARKING_BANK_BIN"), environment.get("IPARKING_BANK_ACCOUNT")
+    if bool(bin_) != bool(account):
+        raise BadSetting("IPARKING_BANK_BIN and IPARKING_BANK_ACCOUNT: both or neither")
+    is_production = environment.get("IPARKING_ENV", "production") == "production"
+    receives = Account(bin_, account) if bin_ and account else None if is_production else NOBODY
+    if receives and not (BIN.fullmatch(receives.bin) and ACCOUNT.fullmatch(receives.number)):
+        raise BadSetting("IPARKING_BANK_BIN: 6 digits; IPARKING_BANK_ACCOUNT: 1 to 19 letters and digits")
+    return Rails(receives, _vnpay(environment), environment.get("IPARKING_BANK_WEBHOOK_SECRET") or None)
+
+
+def _vnpay(environment: Mapping[str, str]) -> Merchant | None:
+    names = [f"IPARKING_VNPAY_{name}" for name in ("TMN_CODE", "HASH_SECRET", "URL", "RETURN_URL")]
+    given = [environment.get(name) or "" for name in names]
+    if any(given) and not all(given):
+        raise BadSetting(f"{names[given.index('')]} is not set, and other settings of VNPay are")
+    if not all(url.startswith(("https://", "http://")) for url in given[2:] if url):
+        raise BadSetting("IPARKING_VNPAY_URL and _RETURN_URL: must begin with https:// or http://")
+    return Merchant(*given) if all(given) else None
 
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:

@@ -19,7 +19,7 @@ from app.background import Background
 from app.config import Settings
 from app.errors import Unavailable
 from app.resources import Resources, make_resources
-from billing import ledger
+from billing import ledger, transfers
 from zones import occupancy, partitions, sessions
 from zones.occupancy import CopiesAway
 
@@ -74,6 +74,11 @@ def expire_holds(resources: Resources) -> int:
     return ledger.expire_holds(resources.connections.get(), resources.clock.now(), CLOSE_BATCH)
 
 
+def expire_payments(resources: Resources) -> int:
+    """Note which payments at banks and VNPay nobody made in time; their number."""
+    return transfers.expire(resources.connections.get(), resources.clock.now(), CLOSE_BATCH)
+
+
 def forget_keys(resources: Resources) -> int:
     """Delete idempotency keys that are no longer remembered."""
     return idempotency.forget(resources.connections.get(), resources.clock.now())
@@ -89,6 +94,7 @@ JOBS = {
     "collect": Job(card_jobs.collect, every=60),
     "handle_webhooks": Job(Background(webhooks.handle), every=1),
     "forget_webhooks": Job(webhooks.forget, every=3600),
+    "expire_payments": Job(expire_payments, every=60),
     "make_partitions": Job(make_partitions, every=600),
     "forget_keys": Job(forget_keys, every=600),
     "archive": Job(archiving.begin, every=3600),

@@ -91,3 +91,19 @@ class UnknownEvent(BillingError):
 
 class NoCard(BillingError):
     """No card is kept for this driver."""
+
+
+class MethodUnavailable(BillingError):
+    """The payment method is not set up here."""
+
+
+class NothingOwed(BillingError):
+    """There is nothing to be paid."""
+
+
+class PaymentOver(BillingError):
+    """Nobody is to pay it any more: it is paid, or its time is over."""
+
+
+class UnknownCredit(BillingError):
+    """No unmatched credit has this id."""

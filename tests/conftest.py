@@ -41,7 +41,7 @@ TEMPLATES = {"empty": "iparking_test_empty", "city": "iparking_test_city"}
 HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 TEMPLATE_LOCK = 7_264_002
 LEDGER = "ledger_entry, ledger_transaction, ledger_account, wallet, hold"
-GATEWAYS = "webhook_event, gateway_call, card"
+GATEWAYS = "webhook_event, gateway_call, card, credit"
 CLEARED = f"active_session, parking_session, parking_check, idempotency_key, payment, {LEDGER}, {GATEWAYS}"
 FUNDS = 10_000_000
 

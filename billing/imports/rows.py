@@ -18,20 +18,25 @@ class Row(NamedTuple):
 
 def rows(path: Path, needed: Iterable[str], optional: Iterable[str], problems: Problems) -> list[Row]:
     """The rows of a file with these columns. What is wrong with the file as such goes to `problems`."""
-    text = _decoded(_bytes(path), problems)
-    if path.suffix.lower() in (".json", ".geojson") or text.lstrip()[:1] in ("{", "["):
-        problems.add("file", "not_csv", "rates have no shape on the map: they come as CSV")
-        return []
-    found = list(_parsed(text, problems))
+    found = lines(path, problems)
     if not found:
-        problems.add("file", "empty_file", "it has no header")
         return []
     (where, header), *body = found
     names = [name.strip().lower() for name in header]
     _check_header(where, names, set(needed), set(optional), problems)
-    if not body:
-        problems.add("file", "empty_file", "it has no rows")
-    return [row for line, cells in body for row in _row(line, names, cells, problems)]
+    return [row for line, cells in body for row in cells_of(line, names, cells, problems)]
+
+
+def lines(path: Path, problems: Problems) -> list[tuple[str, list[str]]]:
+    """The header and the rows of a CSV file, each with the line on which it begins; none where it is no such file."""
+    text = _decoded(_bytes(path), problems)
+    if path.suffix.lower() in (".json", ".geojson") or text.lstrip()[:1] in ("{", "["):
+        problems.add("file", "not_csv", "it is JSON, and only CSV is read")
+        return []
+    found = list(_parsed(text, problems))
+    if len(found) < 2:
+        problems.add("file", "empty_file", "it has no rows" if found else "it has no header")
+    return found
 
 
 def _bytes(path: Path) -> bytes:
@@ -79,7 +84,8 @@ def _check_header(where: str, names: list[str], needed: set[str], optional: set[
         problems.add(where, "duplicate_column", "two columns have this name", field=shown(name))
 
 
-def _row(where: str, names: list[str], cells: list[str], problems: Problems) -> Iterator[Row]:
+def cells_of(where: str, names: list[str], cells: list[str], problems: Problems) -> Iterator[Row]:
+    """The row of a line, unless it has another number of cells than the header."""
     if len(cells) != len(names):
         problems.add(where, "wrong_number_of_columns", f"{len(cells)} instead of {len(names)}")
         return

@@ -77,3 +77,40 @@ def test_scaled_clock_runs_from_its_anchor(speed: float, real_seconds: float):
 def test_all_processes_of_a_simulation_agree():
     one, other = (make_clock(Settings.from_environment(URLS | SCALED)) for _ in range(2))
     assert abs((one.now() - other.now()).total_seconds()) < 120
+
+
+BANK = {"IPARKING_BANK_BIN": "970436", "IPARKING_BANK_ACCOUNT": "0123456789"}
+VNPAY = {
+    "IPARKING_VNPAY_TMN_CODE": "IPARK001",
+    "IPARKING_VNPAY_HASH_SECRET": "secret",
+    "IPARKING_VNPAY_URL": "https://pay.example/vpcpay.html",
+    "IPARKING_VNPAY_RETURN_URL": "https://iparking.example/return",
+}
+
+
+def test_money_goes_to_nobody_only_outside_production():
+    assert Settings.from_environment(URLS).rails.account is None
+    assert Settings.from_environment(URLS | {"IPARKING_ENV": "test"}).rails.account == ("000000", "0000000000")
+    assert Settings.from_environment(URLS | BANK).rails.account == ("970436", "0123456789")
+
+
+def test_rails_are_what_is_set():
+    rails = Settings.from_environment(URLS | VNPAY | {"IPARKING_BANK_WEBHOOK_SECRET": "other"}).rails
+    assert rails.merchant is not None and rails.merchant.return_url == "https://iparking.example/return"
+    assert rails.bank_secret == "other" and "'other'" not in repr(rails) and "'secret'" not in repr(rails)
+    assert Settings.from_environment(URLS).rails.merchant is None
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"IPARKING_BANK_BIN": ""}, "IPARKING_BANK_BIN"),
+        ({"IPARKING_BANK_BIN": "VCB"}, "IPARKING_BANK_BIN"),
+        ({"IPARKING_BANK_ACCOUNT": "0123 456"}, "IPARKING_BANK_ACCOUNT"),
+        ({"IPARKING_VNPAY_HASH_SECRET": ""}, "IPARKING_VNPAY_HASH_SECRET"),
+        ({"IPARKING_VNPAY_URL": "pay.example"}, "IPARKING_VNPAY_URL"),
+    ],
+)
+def test_rail_that_is_half_set_up_is_named(change: dict[str, str], named: str):
+    with pytest.raises(BadSetting, match=named):
+        Settings.from_environment(URLS | BANK | VNPAY | change)
