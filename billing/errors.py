@@ -39,3 +39,15 @@ class UnknownTransaction(BillingError):
 
 class UnknownPayment(BillingError):
     """No payment has this id."""
+
+
+class UnknownReceipt(BillingError):
+    """Nobody, or not this client, has such a receipt."""
+
+
+class FontMissing(BillingError):
+    """A receipt cannot be drawn: the font with Vietnamese letters is not on this machine."""
+
+
+class ProviderUnavailable(BillingError):
+    """The e-invoice provider gave no answer: the invoice may or may not have arrived. Hand in the same one again."""
