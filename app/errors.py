@@ -91,6 +91,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     billing_errors.InsufficientFunds: (409, "insufficient_funds", "The wallet does not cover it"),
     billing_errors.OwesTooMuch: (409, "owes_too_much", "Too much is owed from earlier sessions"),
     billing_errors.NotFree: (409, "not_free", "The stay is not free of charge"),
+    billing_errors.UnknownReceipt: (404, "not_found", "No such receipt"),
     billing_errors.NoRate: (409, "no_rate", "No rate is in force"),
     zone_errors.Overtaken: (409, "request_in_progress", "The same request is still running"),
     RequestInProgress: (409, "request_in_progress", "The same request is still running"),
@@ -99,6 +100,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     zone_errors.InvalidPlate: (422, "invalid_plate", "Not a plate in use"),
     zone_errors.ClassNotServed: (422, "class_not_served", "The vehicle class is not served (there)"),
     zone_errors.KeyConflict: (422, "idempotency_conflict", "The idempotency key was used with another request"),
+    billing_errors.FontMissing: (503, "pdf_unavailable", "Receipts cannot be drawn here; JSON is served"),
     Unavailable: (503, "unavailable", "Try again in a moment"),
 }
 

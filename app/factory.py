@@ -3,7 +3,7 @@
 from flask import Flask
 
 from app import errors
-from app.api import documents, enforcement, monitoring, operations, quotes, reports, sessions, wallet, zones
+from app.api import documents, enforcement, monitoring, operations, quotes, receipts, reports, sessions, wallet, zones
 from app.availability import Map
 from app.config import Settings
 from app.fast_path import FastPath
@@ -14,6 +14,7 @@ BLUEPRINTS = (
     zones.zones,
     quotes.quotes,
     sessions.sessions,
+    receipts.receipts,
     wallet.wallet,
     enforcement.enforcement,
     reports.reports,

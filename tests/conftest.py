@@ -39,7 +39,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = {"empty": "iparking_test_empty", "city": "iparking_test_city"}
 HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 TEMPLATE_LOCK = 7_264_002
-LEDGER = "ledger_entry, ledger_transaction, ledger_account, wallet, hold"
+LEDGER = (
+    "receipt, einvoice, number_series, receipt_progress, ledger_entry, ledger_transaction, ledger_account, wallet, hold"
+)
 CLEARED = f"active_session, parking_session, parking_check, idempotency_key, payment, {LEDGER}"
 FUNDS = 10_000_000
 

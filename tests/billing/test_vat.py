@@ -1,7 +1,9 @@
 """VAT: which rate is in force when, and that price = net + tax in whole đồng, in Python as in SQL."""
 
+from collections.abc import Iterator
 from fractions import Fraction
 
+import psycopg
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -62,3 +64,33 @@ def test_a_rate_holds_from_its_first_instant_to_before_the_next():
 @pytest.mark.parametrize(("basis_points", "text"), [(800, "8%"), (1000, "10%"), (750, "7.5%"), (0, "0%")])
 def test_percent(basis_points: int, text: str):
     assert vat.percent(basis_points) == text
+
+
+@pytest.fixture(scope="module")
+def database(empty_database: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(empty_database) as connection:
+        yield connection
+
+
+@given(st.lists(st.tuples(prices, rates), min_size=1, max_size=10))
+def test_sql_books_by_the_same_rule(database: psycopg.Connection, asked: list[tuple[int, int]]):
+    query = """SELECT array_agg(vat_net(a.gross, a.rate) ORDER BY a.n)
+                 FROM unnest(%s::bigint[], %s::integer[]) WITH ORDINALITY a(gross, rate, n)"""
+    row = database.execute(query, ([gross for gross, _ in asked], [rate for _, rate in asked])).fetchone()
+    assert row == ([vat.net(gross, rate) for gross, rate in asked],)
+
+
+@pytest.mark.parametrize(
+    ("at", "basis_points"),
+    [
+        ("2022-01-31T23:59:59", 1000),
+        ("2022-02-01T00:00", 800),
+        ("2023-01-01T00:00", 1000),
+        ("2023-07-01T00:00", 800),
+        ("2026-12-31T23:59:59", 800),
+        ("2027-01-01T00:00", 1000),
+    ],
+)
+def test_shipped_rates(database: psycopg.Connection, at: str, basis_points: int):
+    rate = vat.load(database).at(hanoi(at))
+    assert (rate.basis_points, rate.source) == (basis_points, "assumed" if basis_points == 800 else "decree")
