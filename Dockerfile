@@ -1,6 +1,8 @@
 # The API and its jobs; compose.yaml says with what. The same image runs both.
 FROM python:3.11-slim-bookworm
 WORKDIR /srv/iparking
+# The letters of Vietnamese, for receipts as PDF.
+RUN apt-get update && apt-get install -y --no-install-recommends fonts-dejavu-core && rm -rf /var/lib/apt/lists/*
 COPY requirements.lock .
 RUN pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY . .

@@ -9,6 +9,7 @@ from pathlib import Path
 from billing.gateways.bank import ACCOUNT, BIN, Account
 from billing.gateways.vnpay import Merchant
 from billing.rails import Rails
+from billing.seller import FAKE, REGISTER, TAX_CODE, Seller
 
 ENVIRONMENTS = ("production", "development", "test", "simulation")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
@@ -18,6 +19,8 @@ LEAST_ARCHIVE_MONTHS = 2
 # Every report has its sessions: the longest spans 366 days.
 ARCHIVE_AFTER_MONTHS = 13
 REPLICA_LAG_SECONDS = 10.0
+# Debian's fonts-dejavu-core.
+FONT_FOLDER = Path("/usr/share/fonts/truetype/dejavu")
 # VND that a driver may owe from earlier sessions and still start another: about one long stay.
 OWED_LIMIT = 300_000
 # A session without an end puts the price of this much aside; no decree says how much.
@@ -57,6 +60,9 @@ class Settings:
     replica_lag_seconds: float = REPLICA_LAG_SECONDS  # a replica further behind is not asked
     archive_folder: Path | None = None
     archive_after_months: int = ARCHIVE_AFTER_MONTHS
+    seller: Seller | None = None  # who stands on receipts; without one no e-invoice is made
+    einvoice_folder: Path | None = None  # where e-invoices go; without one they wait
+    font_folder: Path = FONT_FOLDER
     owed_limit: int = OWED_LIMIT
     open_hold_minutes: int = OPEN_HOLD_MINUTES
     stripe_key: str | None = field(default=None, repr=False)  # none: no card is charged for real
@@ -113,6 +119,7 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """The settings of this process. Raises BadSetting, which names the variable at fault."""
         keys, archive = environment.get("IPARKING_KEYS"), environment.get("IPARKING_ARCHIVE_FOLDER")
+        invoices = environment.get("IPARKING_EINVOICE_FOLDER")
         return cls(
             database_url=_required(environment, "IPARKING_DATABASE_URL"),
             redis_url=_required(environment, "IPARKING_REDIS_URL"),
@@ -126,6 +133,9 @@ class Settings:
             replica_lag_seconds=_number(environment, "IPARKING_REPLICA_LAG_SECONDS", REPLICA_LAG_SECONDS),
             archive_folder=Path(archive) if archive else None,
             rails=_rails(environment),
+            seller=_seller(environment),
+            einvoice_folder=Path(invoices) if invoices else None,
+            font_folder=Path(environment.get("IPARKING_FONT_FOLDER") or FONT_FOLDER),
             owed_limit=int(_number(environment, "IPARKING_OWED_LIMIT", OWED_LIMIT)),
             open_hold_minutes=int(_number(environment, "IPARKING_OPEN_HOLD_MINUTES", OPEN_HOLD_MINUTES)),
             archive_after_months=int(_number(environment, "IPARKING_ARCHIVE_AFTER_MONTHS", ARCHIVE_AFTER_MONTHS)),
@@ -164,6 +174,19 @@ def _vnpay(environment: Mapping[str, str]) -> Merchant | None:
     if not all(url.startswith(("https://", "http://")) for url in given[2:] if url):
         raise BadSetting("IPARKING_VNPAY_URL and _RETURN_URL: must begin with https:// or http://")
     return Merchant(*given) if all(given) else None
+
+
+def _seller(environment: Mapping[str, str]) -> Seller | None:
+    """The seller as all four variables name it. With none of them: a made-up one, and in production nobody."""
+    names = [f"IPARKING_SELLER_{field.upper()}" for field in Seller._fields]
+    if not any(environment.get(name) for name in names):
+        return None if environment.get("IPARKING_ENV", "production") == "production" else FAKE
+    seller = Seller(*(_required(environment, name) for name in names))
+    if not TAX_CODE.fullmatch(seller.tax_code):
+        raise BadSetting(f"IPARKING_SELLER_TAX_CODE: {seller.tax_code!r} is not 10 digits, nor 10 and -001")
+    if not REGISTER.fullmatch(seller.register):
+        raise BadSetting(f"IPARKING_SELLER_REGISTER: {seller.register!r} is not 5 capital letters or digits")
+    return seller
 
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:

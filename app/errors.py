@@ -100,6 +100,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     billing_errors.NothingOwed: (409, "nothing_owed", "There is nothing to pay"),
     billing_errors.PaymentOver: (409, "payment_over", "Nobody is to pay it any more"),
     billing_errors.MethodUnavailable: (409, "method_unavailable", "The payment method is not set up"),
+    billing_errors.UnknownReceipt: (404, "not_found", "No such receipt"),
     billing_errors.NoRate: (409, "no_rate", "No rate is in force"),
     zone_errors.Overtaken: (409, "request_in_progress", "The same request is still running"),
     RequestInProgress: (409, "request_in_progress", "The same request is still running"),
@@ -109,6 +110,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     zone_errors.ClassNotServed: (422, "class_not_served", "The vehicle class is not served (there)"),
     zone_errors.KeyConflict: (422, "idempotency_conflict", "The idempotency key was used with another request"),
     billing_errors.GatewayUnavailable: (503, "gateway_unavailable", "The payment service gives no answer"),
+    billing_errors.FontMissing: (503, "pdf_unavailable", "Receipts cannot be drawn here; JSON is served"),
     Unavailable: (503, "unavailable", "Try again in a moment"),
 }
 

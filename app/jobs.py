@@ -1,4 +1,4 @@
-"""Periodic work, in a process of its own: give back places, close what is over, heal copies, make partitions.
+"""Periodic work, in a process of its own: give back places, close what is over, heal copies, issue receipts, and more.
 
 Answers never wait for a job: an expired session is expired the instant its time is over, and a missing copy is read
 from PostgreSQL. Cadence is real time, whatever the business clock does.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import archiving, card_jobs, idempotency, parking, webhooks
+from app import archiving, card_jobs, idempotency, parking, receipts, webhooks
 from app.background import Background
 from app.config import Settings
 from app.errors import Unavailable
@@ -95,8 +95,11 @@ JOBS = {
     "handle_webhooks": Job(Background(webhooks.handle), every=1),
     "forget_webhooks": Job(webhooks.forget, every=3600),
     "expire_payments": Job(expire_payments, every=60),
+    "issue_receipts": Job(receipts.issue, every=2),
+    "send_einvoices": Job(receipts.send_einvoices, every=2),
     "make_partitions": Job(make_partitions, every=600),
     "forget_keys": Job(forget_keys, every=600),
+    "sweep_receipts": Job(receipts.sweep, every=3600),
     "archive": Job(archiving.begin, every=3600),
 }
 

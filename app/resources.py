@@ -18,6 +18,8 @@ from app.database import ThreadConnections, make_engine
 from app.grouping import Group
 from app.identity.keys import Keys, load_keys
 from app.replica import Replica, ReplicaAway
+from billing.einvoices import Provider
+from billing.einvoices.folder import Folder
 from billing.gateways import CardGateway
 from zones.nodes import Nodes, connect
 from zones.occupancy import Copies
@@ -43,6 +45,7 @@ class Resources:
     keys: Keys
     catalogue: Catalogue
     replica: Replica | None = None
+    einvoices: Provider | None = None
 
     def read(self, ask: Callable[[psycopg.Connection, datetime], Answer]) -> Answer:
         """What reads that may be a little old are answered: by the replica where one keeps up, else by the primary.
@@ -128,6 +131,7 @@ def make_resources(settings: Settings) -> Resources:
         keys=load_keys(settings.keys_path),
         catalogue=Catalogue(engine, replica.note) if replica else Catalogue(engine),
         replica=replica,
+        einvoices=Folder(settings.einvoice_folder) if settings.einvoice_folder else None,
     )
 
 

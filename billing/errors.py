@@ -107,3 +107,15 @@ class PaymentOver(BillingError):
 
 class UnknownCredit(BillingError):
     """No unmatched credit has this id."""
+
+
+class UnknownReceipt(BillingError):
+    """Nobody, or not this client, has such a receipt."""
+
+
+class FontMissing(BillingError):
+    """A receipt cannot be drawn: the font with Vietnamese letters is not on this machine."""
+
+
+class ProviderUnavailable(BillingError):
+    """The e-invoice provider gave no answer: the invoice may or may not have arrived. Hand in the same one again."""

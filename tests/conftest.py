@@ -41,8 +41,10 @@ TEMPLATES = {"empty": "iparking_test_empty", "city": "iparking_test_city"}
 HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 TEMPLATE_LOCK = 7_264_002
 LEDGER = "ledger_entry, ledger_transaction, ledger_account, wallet, hold"
+RECEIPTS = "receipt, einvoice, number_series, receipt_progress"
 GATEWAYS = "webhook_event, gateway_call, card, credit"
-CLEARED = f"active_session, parking_session, parking_check, idempotency_key, payment, {LEDGER}, {GATEWAYS}"
+MONEY = f"payment, {LEDGER}, {RECEIPTS}, {GATEWAYS}"
+CLEARED = f"active_session, parking_session, parking_check, idempotency_key, {MONEY}"
 FUNDS = 10_000_000
 
 

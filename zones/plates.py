@@ -22,6 +22,7 @@ from typing import NamedTuple
 from zones.errors import InvalidPlate
 
 LONGEST_TEXT = 32
+HIDDEN_CHARACTERS = 3
 # Provinces are 11 to 99 but for those not in use; 80 is the central police department.
 PROVINCES = frozenset(str(n) for n in range(11, 100)) - {"13", "42", "44", "45", "46", "87", "91", "96"}
 _LETTER = "[ABCDEFGHKLMNPSTUVXYZ]"
@@ -102,6 +103,22 @@ def _find(bare: str, wanted: str | None) -> tuple[_Series, re.Match[str]]:
 def fold(text: str) -> str:
     """A plate's text for searching: no separators, Đ as D. Two plates may fold alike; never store this."""
     return _SEPARATORS.sub("", _unify(text)).replace("Đ", "D")
+
+
+def masked(text: str) -> str:
+    """A canonical plate for papers that others may see: its last three letters or digits hidden, 30A-12•••.
+
+    A dot among those goes, a dash or space stays; letters stand as they are, Đ too.
+    """
+    hidden, kept = 0, list(text)
+    for position in reversed(range(len(kept))):
+        if hidden == HIDDEN_CHARACTERS:
+            break
+        if kept[position].isalnum():
+            kept[position], hidden = "•", hidden + 1
+        elif kept[position] == ".":
+            kept[position] = ""
+    return "".join(kept)
 
 
 def _unify(text: str) -> str:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from app.clock import RealClock, ScaledClock, make_clock
 from app.config import BadSetting, Settings
 from app.resources import make_redis
+from billing.seller import FAKE, Seller
 
 URLS = {"IPARKING_DATABASE_URL": "postgresql://u@127.0.0.1/d", "IPARKING_REDIS_URL": "redis://127.0.0.1/0"}
 SCALED = {
@@ -22,6 +23,29 @@ SCALED = {
 def test_defaults_are_production_with_the_real_clock():
     settings = Settings.from_environment(URLS)
     assert settings.environment == "production" and isinstance(make_clock(settings), RealClock)
+
+
+SELLER = {
+    "IPARKING_SELLER_NAME": "Công ty",
+    "IPARKING_SELLER_TAX_CODE": "0101234567-001",
+    "IPARKING_SELLER_ADDRESS": "Hà Nội",
+    "IPARKING_SELLER_REGISTER": "AB12C",
+}
+
+
+def test_receipts_name_a_seller_that_nobody_can_take_for_real_and_in_production_none():
+    assert Settings.from_environment(URLS).seller is None
+    assert Settings.from_environment(URLS | {"IPARKING_ENV": "development"}).seller == FAKE
+    assert Settings.from_environment(URLS | SELLER).seller == Seller(*SELLER.values())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("NAME", ""), ("TAX_CODE", "12345"), ("ADDRESS", ""), ("REGISTER", "ab12c"), ("REGISTER", "AB12CD")],
+)
+def test_half_a_seller_is_refused(variable: str, value: str):
+    with pytest.raises(BadSetting, match=f"IPARKING_SELLER_{variable}"):
+        Settings.from_environment(URLS | SELLER | {f"IPARKING_SELLER_{variable}": value})
 
 
 @pytest.mark.parametrize(

@@ -137,3 +137,28 @@ def test_spacing_and_case_do_not_matter_where_nothing_is_ambiguous(text: str, ra
 
 def test_folding_is_for_searching_only():
     assert plates.fold("29-MĐ1 123.45") == "29MD112345"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("30A-123.45", "30A-12•••"),
+        ("30A-1234", "30A-1•••"),
+        ("29-B1 123.45", "29-B1 12•••"),
+        ("29-MĐ1 123.45", "29-MĐ1 12•••"),
+        ("29MĐ-123.45", "29MĐ-12•••"),
+        ("T29-123.45", "T29-12•••"),
+        ("80-011-NG-01", "80-011-N•-••"),
+        ("QA-1234", "QA-1•••"),
+    ],
+)
+def test_masked_plate_hides_the_last_three(text: str, masked: str):
+    assert plates.masked(text) == masked
+
+
+@given(canonical)
+def test_a_masked_plate_stands_for_many_and_shows_no_other_letter(text: str):
+    masked = plates.masked(text)
+    assert masked.count("•") == 3
+    assert text.startswith(masked[: masked.index("•")])
+    assert sum(c.isalnum() for c in masked) == sum(c.isalnum() for c in text) - 3
