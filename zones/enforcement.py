@@ -119,7 +119,7 @@ def look(
 _CHECK = """
 SELECT look, outcome, id, plate, vehicle_class, verdict, reasons, zone_code, session_id, expired_for_seconds,
        near_plates, captured_at
-  FROM check_vehicles(%s, %s, %s, %s)
+  FROM check_vehicles(%s, %s, %s, %s, %s, %s)
 """
 _FIRST = """
 SELECT outcome, id, plate, vehicle_class, verdict, reasons, zone_code, session_id, expired_for_seconds,
@@ -134,7 +134,8 @@ def check(connection: psycopg.Connection, looks: Sequence[Look]) -> list[Check |
     A repeated key has its first answer. The refusals: KeyConflict; Overtaken where the key was free again only now.
     """
     asked = orjson.dumps([one.columns() for one in looks]).decode()
-    rows = connection.execute(_CHECK, (asked, GRACE, REACH, KEY_MEMORY))
+    instants = [one.sighting.captured_at for one in looks]
+    rows = connection.execute(_CHECK, (asked, min(instants), max(instants), GRACE, REACH, KEY_MEMORY))
     answers = {look_id: _answer(*row) for look_id, *row in rows}
     return [answers[one.id] for one in looks]
 

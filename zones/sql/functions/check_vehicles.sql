@@ -3,13 +3,16 @@
 -- In:  a JSON array of looks: id (the check's, if it is made), client, plates and vehicle_classes (the vehicles that the text
 --      can mean, pair by pair), candidates (the zones in which it may stand, nearest first), lng, lat, accuracy (all null
 --      where no position was told), captured_at, received_at, key, hash (hexadecimal; both null without a key);
+--      the earliest and the latest captured_at among them;
 --      how long grace lasts, how far back an ended session tells something, and how long a key is remembered.
 -- Out: a row a look, named by its id. outcome is
 --      made      the check is stored
 --      repeated  the key's first check
 --      conflict  the key was used with another request
 --      again     the key is free again only now: it was remembered for long enough, or another's check did not last
-CREATE OR REPLACE FUNCTION check_vehicles(p_looks json, p_grace interval, p_reach interval, p_memory interval) RETURNS TABLE (
+CREATE OR REPLACE FUNCTION check_vehicles(
+    p_looks json, p_earliest timestamptz, p_latest timestamptz, p_grace interval, p_reach interval, p_memory interval
+) RETURNS TABLE (
     look uuid, outcome text, id uuid, plate text, vehicle_class text, verdict text, reasons text[], zone_code text,
     session_id uuid, expired_for_seconds integer, near_plates text[], captured_at timestamptz
 ) LANGUAGE plpgsql
@@ -19,15 +22,12 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_since timestamptz;
-    v_until timestamptz;
     v_made bigint;
 BEGIN
     -- From when on sessions began that may tell something: reach and a day before the first instant, or where the few longer
-    -- stays that ended within reach began, which have an index of their own. With these bounds no other month is looked into.
-    SELECT min(l.captured_at) - p_reach, max(l.captured_at) INTO v_since, v_until
-      FROM json_to_recordset(p_looks) AS l(captured_at timestamptz);
-    SELECT LEAST(v_since - interval '24 hours', min(p.started_at)) INTO v_since FROM parking_session p
-     WHERE p.ended_at - p.started_at > interval '24 hours' AND p.ended_at > v_since;
+    -- stays that ended within reach began, which have an index of their own. By these bounds no other month is looked into.
+    SELECT LEAST(p_earliest - p_reach - interval '24 hours', min(p.started_at)) INTO v_since FROM parking_session p
+     WHERE p.ended_at - p.started_at > interval '24 hours' AND p.ended_at > p_earliest - p_reach;
 
     RETURN QUERY
         WITH look AS MATERIALIZED (
@@ -52,7 +52,7 @@ BEGIN
                    array_position(s.candidates, p.zone_code), LEAST(p.over_at, p.ended_at), p.ended_at
               FROM seen s
               JOIN parking_session p ON p.plate = s.plate AND p.vehicle_class = s.vehicle_class AND p.started_at <= s.at
-               AND p.started_at >= v_since AND p.started_at <= v_until
+               AND p.started_at >= v_since AND p.started_at <= p_latest
              -- A vehicle's sessions do not overlap: where one of them pays for this instant here, no other matters.
              WHERE s.nearness IS NULL OR s.over_at <= s.at
         ), told AS (  -- over_since is NULL where it runs
