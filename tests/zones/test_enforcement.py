@@ -258,6 +258,44 @@ def told_by(
     return ("grace" if ago < GRACE else "expired"), ago // SECOND, {*last}
 
 
+def fetched(connection: psycopg.Connection) -> dict[str, int]:
+    """How many rows of each month this session has fetched by index, as far as it has not told others yet."""
+    query = "SELECT relname, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname LIKE 'parking_session_2%'"
+    return dict(connection.execute(query).fetchall())
+
+
+def opened(connection: psycopg.Connection) -> set[str]:
+    """The months whose sessions of a plate this transaction has looked for: it keeps the index locked."""
+    query = """SELECT i.indrelid::regclass::text FROM pg_locks l JOIN pg_index i ON i.indexrelid = l.relation
+        WHERE l.pid = pg_backend_pid() AND pg_get_indexdef(l.relation) LIKE '%(plate, vehicle_class, started_at)'"""
+    return {name for (name,) in connection.execute(query)}
+
+
+def test_a_check_reads_its_own_vehicle_in_the_months_that_can_tell_something(own_database: str):
+    """
+    |-- August --|-- September --|-- 14 October: seen
+                        |--- a strict stay of another vehicle that ended today: once it is there, its months are read
+    """
+    with psycopg.connect(own_database, autocommit=True) as connection:
+        connection.execute("SELECT make_month_partitions('2026-01-14+07', 12)").fetchall()
+
+        def read() -> tuple[int, set[str]]:
+            with connection.transaction(force_rollback=True):
+                before = fetched(connection)
+                made = seen_as(connection, ["HK-001"], [("30A-123.45", "car")], NOON)
+                assert made.verdict == "expired"
+                rows = fetched(connection)
+                return sum(rows[name] - before[name] for name in rows), opened(connection)
+
+        for other in range(100):
+            past(connection, NOON - timedelta(hours=2), NOON - timedelta(hours=1), plate=f"30A-{other:03d}.99")
+        past(connection, NOON - timedelta(hours=2), NOON - timedelta(hours=1))
+        read()  # makes the plans, which opens all
+        assert read() == (1, {"parking_session_2026_10"})
+        past(connection, NOON - timedelta(days=20), NOON - timedelta(hours=3), plate="30A-999.99", admission="strict")
+        assert read() == (2, {"parking_session_2026_09", "parking_session_2026_10"})
+
+
 class Counting:
     """A connection that counts its statements."""
 

@@ -43,26 +43,28 @@ BEGIN
               LEFT JOIN active_session a
                 ON a.plate = v.plate AND a.vehicle_class = v.vehicle_class AND a.started_at <= l.captured_at
              WHERE l.candidates <> '{}'
-        ), stay AS (  -- gone_at is when it gave its place back, NULL where it stands there still
-            SELECT s.look, s.at, s.plate, s.vehicle_class, s.reading, s.id, s.zone_code, s.nearness, s.over_at AS paid_until,
-                   CASE WHEN s.admission = 'advisory' THEN s.over_at END AS gone_at
-              FROM seen s WHERE s.id IS NOT NULL
+        ), stay AS MATERIALIZED (  -- those begun and not long gone; over_since is NULL where it runs
+            SELECT s.look, s.at, s.plate, s.vehicle_class, s.reading, s.id, s.zone_code, s.nearness,
+                   CASE WHEN s.over_at <= s.at THEN s.over_at END AS over_since
+              FROM seen s WHERE s.id IS NOT NULL AND (s.admission <> 'advisory' OR s.over_at > s.at - p_reach)
              UNION ALL
-            SELECT s.look, s.at, s.plate, s.vehicle_class, s.reading, p.id, p.zone_code,
-                   array_position(s.candidates, p.zone_code), LEAST(p.over_at, p.ended_at), p.ended_at
+            SELECT s.look, s.at, s.plate, s.vehicle_class, s.reading, e.id, e.zone_code,
+                   array_position(s.candidates, e.zone_code), e.over_since
               FROM seen s
-              JOIN parking_session p ON p.plate = s.plate AND p.vehicle_class = s.vehicle_class AND p.started_at <= s.at
-               AND p.started_at >= v_since AND p.started_at <= p_latest
+             CROSS JOIN LATERAL (
+                   SELECT p.id, p.zone_code,
+                          CASE WHEN p.ended_at <= s.at THEN p.ended_at WHEN p.over_at <= s.at THEN p.over_at END AS over_since
+                     FROM parking_session p
+                    WHERE p.plate = s.plate AND p.vehicle_class = s.vehicle_class AND p.started_at <= s.at
+                      AND p.started_at >= v_since AND p.started_at <= p_latest AND p.ended_at > s.at - p_reach
+                   OFFSET 0) e  -- which keeps the planner from looking at the sessions of all plates first
              -- A vehicle's sessions do not overlap: where one of them pays for this instant here, no other matters.
              WHERE s.nearness IS NULL OR s.over_at <= s.at
-        ), told AS (  -- over_since is NULL where it runs
-            SELECT s.*, CASE WHEN s.gone_at <= s.at THEN s.gone_at WHEN s.paid_until <= s.at THEN s.paid_until END AS over_since
-              FROM stay s WHERE s.gone_at IS NULL OR s.gone_at > s.at - p_reach
         ), ranked AS (
-            SELECT t.*, CASE WHEN t.over_since IS NULL THEN CASE WHEN t.nearness IS NULL THEN 3 ELSE 1 END
-                             WHEN t.nearness IS NULL THEN NULL
-                             WHEN t.over_since > t.at - p_grace THEN 2 ELSE 4 END AS rank
-              FROM told t
+            SELECT s.*, CASE WHEN s.over_since IS NULL THEN CASE WHEN s.nearness IS NULL THEN 3 ELSE 1 END
+                             WHEN s.nearness IS NULL THEN NULL
+                             WHEN s.over_since > s.at - p_grace THEN 2 ELSE 4 END AS rank
+              FROM stay s
         ), found AS (
             SELECT DISTINCT ON (r.look) r.* FROM ranked r WHERE r.rank IS NOT NULL
              ORDER BY r.look, r.rank, r.over_since DESC, r.nearness, r.reading
