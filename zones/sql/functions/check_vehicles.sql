@@ -21,14 +21,8 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_has
 AS $$
 #variable_conflict use_column
 DECLARE
-    v_since timestamptz;
     v_made bigint;
 BEGIN
-    -- From when on sessions began that may tell something: reach and a day before the first instant, or where the few longer
-    -- stays that ended within reach began, which have an index of their own. By these bounds no other month is looked into.
-    SELECT LEAST(p_earliest - p_reach - interval '24 hours', min(p.started_at)) INTO v_since FROM parking_session p
-     WHERE p.ended_at - p.started_at > interval '24 hours' AND p.ended_at > p_earliest - p_reach;
-
     RETURN QUERY
         WITH look AS MATERIALIZED (
             SELECT l.* FROM json_to_recordset(p_looks) AS l(
@@ -43,6 +37,10 @@ BEGIN
               LEFT JOIN active_session a
                 ON a.plate = v.plate AND a.vehicle_class = v.vehicle_class AND a.started_at <= l.captured_at
              WHERE l.candidates <> '{}'
+        ), long AS MATERIALIZED (  -- the few longer stays that ended within reach have an index of their own in every month
+            SELECT p.plate, p.vehicle_class, p.id, p.zone_code, p.over_at, p.ended_at FROM parking_session p
+             WHERE p.ended_at - p.started_at > interval '24 hours' AND p.ended_at > p_earliest - p_reach
+               AND p.started_at < p_earliest - p_reach - interval '24 hours'
         ), stay AS MATERIALIZED (  -- those begun and not long gone; over_since is NULL where it runs
             SELECT s.look, s.at, s.plate, s.vehicle_class, s.reading, s.id, s.zone_code, s.nearness,
                    CASE WHEN s.over_at <= s.at THEN s.over_at END AS over_since
@@ -54,9 +52,14 @@ BEGIN
              CROSS JOIN LATERAL (
                    SELECT p.id, p.zone_code,
                           CASE WHEN p.ended_at <= s.at THEN p.ended_at WHEN p.over_at <= s.at THEN p.over_at END AS over_since
-                     FROM parking_session p
-                    WHERE p.plate = s.plate AND p.vehicle_class = s.vehicle_class AND p.started_at <= s.at
-                      AND p.started_at >= v_since AND p.started_at <= p_latest AND p.ended_at > s.at - p_reach
+                     FROM (SELECT p.id, p.zone_code, p.over_at, p.ended_at FROM parking_session p
+                            WHERE p.plate = s.plate AND p.vehicle_class = s.vehicle_class AND p.started_at <= s.at
+                              -- Of no look's own: so it is known beforehand which months need not be opened.
+                              AND p.started_at >= p_earliest - p_reach - interval '24 hours' AND p.started_at <= p_latest
+                            UNION ALL
+                           SELECT l.id, l.zone_code, l.over_at, l.ended_at FROM long l
+                            WHERE l.plate = s.plate AND l.vehicle_class = s.vehicle_class) p
+                    WHERE p.ended_at > s.at - p_reach
                    OFFSET 0) e  -- which keeps the planner from looking at the sessions of all plates first
              -- A vehicle's sessions do not overlap: where one of them pays for this instant here, no other matters.
              WHERE s.nearness IS NULL OR s.over_at <= s.at
