@@ -11,7 +11,7 @@
 Candidates are the stated zone or, without one, every zone that the circle of the position's accuracy touches. Grace
 goes before wrong_zone: who started the next session before driving off loses nothing by it. A session runs from its
 start (inclusive) until its driver stopped it or its time was over (exclusive), judged by all that is known when the
-check arrives: a phone may hand in a stop up to 15 minutes late.
+check arrives: a phone may hand in a stop up to 15 minutes late. sql/functions/check_vehicles.sql judges.
 """
 
 from collections.abc import Sequence
@@ -56,53 +56,36 @@ class Sighting(NamedTuple):
     captured_at: datetime
 
 
-class Stay(NamedTuple):
-    """A session as a check sees it: paid until `paid_until`; `gone_at` is None while the vehicle is taken to stand."""
-
-    id: UUID
-    zone: str
-    plate: str
-    vehicle_class: str
-    started_at: datetime
-    paid_until: datetime
-    gone_at: datetime | None
-
-    def covers(self, at: datetime) -> bool:
-        """Whether it ran at this instant."""
-        return self.started_at <= at < self.paid_until
-
-    def over_for(self, at: datetime) -> timedelta:
-        """How long before `at` it ended; while an overstay goes on, how long before `at` its time was over."""
-        is_gone = self.gone_at is not None and self.gone_at <= at
-        return at - (self.gone_at if is_gone and self.gone_at is not None else self.paid_until)
-
-    def is_known(self, at: datetime) -> bool:
-        """Whether it stands on, or ended less than 24 hours before."""
-        return self.gone_at is None or self.gone_at > at or self.over_for(at) < REACH
-
-
-class Finding(NamedTuple):
-    """A verdict and what it rests on."""
-
-    verdict: str
-    reason: str
-    zone: str | None
-    stay: Stay | None = None
-    expired_for: timedelta | None = None
-
-
 class Look(NamedTuple):
     """A sighting ready to be judged: the vehicles that it can mean, and the zones it can be in, nearest first.
 
-    `key` is the request's idempotency key with the hash of its body.
+    `id` is its check's, if one is made; `key` is the request's idempotency key with the hash of its body.
     """
 
+    id: UUID
     client: str
     sighting: Sighting
     received_at: datetime
     readings: list[tuple[str, str]]
     candidates: list[str]
     key: tuple[str, bytes] | None
+
+    def columns(self) -> dict[str, Any]:
+        """As the SQL function check_vehicles takes it."""
+        columns = {
+            "id": self.id,
+            "client": self.client,
+            "plates": [plate for plate, _ in self.readings],
+            "vehicle_classes": [vehicle_class for _, vehicle_class in self.readings],
+            "candidates": self.candidates,
+            "captured_at": self.sighting.captured_at,
+            "received_at": self.received_at,
+        }
+        if self.sighting.position is not None:
+            columns |= self.sighting.position._asdict()
+        if self.key is not None:
+            columns |= {"key": self.key[0], "hash": self.key[1].hex()}
+        return columns
 
 
 class Check(NamedTuple):
@@ -130,30 +113,51 @@ def look(
     readings = read_plate(sighting.plate, sighting.vehicle_class)
     check_instant(sighting.captured_at, received_at)
     candidates = [place.code for place in _candidates(places, sighting)]
-    return Look(client, sighting, received_at, readings, candidates, key)
+    return Look(sessions.new_id(received_at), client, sighting, received_at, readings, candidates, key)
+
+
+_CHECK = """
+SELECT look, outcome, id, plate, vehicle_class, verdict, reasons, zone_code, session_id, expired_for_seconds,
+       near_plates, captured_at
+  FROM check_vehicles(%s, %s, %s, %s, %s, %s)
+"""
+_FIRST = """
+SELECT outcome, id, plate, vehicle_class, verdict, reasons, zone_code, session_id, expired_for_seconds,
+       near_plates, captured_at
+  FROM check_with_key(%s, %s, %s, %s)
+"""
 
 
 def check(connection: psycopg.Connection, looks: Sequence[Look]) -> list[Check | ZoneError]:
-    """Judge sightings and store the checks: one statement reads for all, one writes.
+    """Judge sightings and store the checks, in one statement.
 
     A repeated key has its first answer. The refusals: KeyConflict; Overtaken where the key was free again only now.
     """
-    stays = _stays(connection, looks)
-    made = [_judged(one, stays.get(member, [])) for member, one in enumerate(looks)]
-    stored = _store(connection, looks, made)
-    return [one if one.id in stored else _repeated(connection, look) for look, one in zip(looks, made, strict=True)]
+    asked = orjson.dumps([one.columns() for one in looks]).decode()
+    instants = [one.sighting.captured_at for one in looks]
+    rows = connection.execute(_CHECK, (asked, min(instants), max(instants), GRACE, REACH, KEY_MEMORY))
+    answers = {look_id: _answer(*row) for look_id, *row in rows}
+    return [answers[one.id] for one in looks]
 
 
 def first_answer(
     connection: psycopg.Connection, client: str, key: tuple[str, bytes], received_at: datetime
 ) -> Check | None:
     """The check that an idempotency key made within the last 24 hours. Raises KeyConflict."""
-    row = connection.execute(_FIRST, (client, key[0], received_at - KEY_MEMORY)).fetchone()
+    row = connection.execute(_FIRST, (client, *key, received_at - KEY_MEMORY)).fetchone()
     if row is None:
         return None
-    request_hash, *columns = row
-    if bytes(request_hash) != key[1]:
-        raise errors.KeyConflict("the idempotency key was used with another request")
+    answer = _answer(*row)
+    if isinstance(answer, ZoneError):
+        raise answer
+    return answer
+
+
+def _answer(outcome: str, *columns: Any) -> Check | ZoneError:
+    if outcome == "conflict":
+        return errors.KeyConflict("the idempotency key was used with another request")
+    if outcome == "again":
+        return errors.Overtaken("the idempotency key was free again only now")
     return Check(*columns)
 
 
@@ -193,110 +197,3 @@ def _candidates(places: Places, sighting: Sighting) -> list[Place]:
         return [places.by_code[sighting.zone]]
     assert sighting.position is not None, "a sighting has a zone or a position"
     return [place for place, _ in places.near(*sighting.position)]
-
-
-def judge(candidates: Sequence[str], stays: Sequence[Stay], at: datetime) -> Finding:
-    """The verdict on a vehicle seen at `at` in one of the candidate zones (nearest first)."""
-    if not candidates:
-        return Finding("outside_zones", "no_zone_here", None)
-    here = sorted((stay for stay in stays if stay.zone in candidates), key=lambda stay: candidates.index(stay.zone))
-    for stay in here:
-        if stay.covers(at):
-            return Finding("paid", "session", stay.zone, stay)
-    ended = min((stay for stay in here if stay.is_known(at)), key=lambda stay: stay.over_for(at), default=None)
-    if ended is not None and ended.over_for(at) < GRACE:
-        return Finding("grace", "grace", ended.zone, ended, ended.over_for(at))
-    for stay in stays:
-        if stay.covers(at):
-            return Finding("wrong_zone", "other_zone", candidates[0], stay)
-    if ended is not None:
-        return Finding("expired", "expired", ended.zone, ended, ended.over_for(at))
-    return Finding("unpaid", "no_session", candidates[0])
-
-
-def _stays(connection: psycopg.Connection, looks: Sequence[Look]) -> dict[int, list[Stay]]:
-    """By position: the sessions of each look's vehicles that say something about its instant."""
-    seen = [
-        {"member": member, "plate": plate, "vehicle_class": vehicle_class, "at": one.sighting.captured_at}
-        for member, one in enumerate(looks) if one.candidates
-        for plate, vehicle_class in one.readings
-    ]  # fmt: skip
-    found: dict[int, list[Stay]] = {}
-    if seen:
-        for member, *columns in connection.execute(_STAYS, (orjson.dumps(seen).decode(), REACH)):
-            found.setdefault(member, []).append(Stay(*columns))
-    return found
-
-
-_STAYS = """SELECT member, id, zone_code, plate, vehicle_class, started_at, LEAST(over_at, gone_at), gone_at
-    FROM sessions_about(%s, %s)"""
-
-
-def _judged(look: Look, stays: list[Stay]) -> Check:
-    found = judge(look.candidates, stays, look.sighting.captured_at)
-    plate, vehicle_class = (found.stay.plate, found.stay.vehicle_class) if found.stay else look.readings[0]
-    is_class_known = look.sighting.vehicle_class is not None or found.stay is not None or len(look.readings) == 1
-    return Check(
-        id=sessions.new_id(look.received_at),
-        plate=plate,
-        vehicle_class=vehicle_class if is_class_known else None,
-        verdict=found.verdict,
-        reasons=[found.reason],
-        zone=found.zone,
-        session=found.stay.id if found.stay else None,
-        expired_for_seconds=None if found.expired_for is None else found.expired_for // timedelta(seconds=1),
-        near_plates=[],
-        captured_at=look.sighting.captured_at,
-    )
-
-
-# In the order of the keys: two groups wait for each other's, but never in a circle.
-_STORE = """
-INSERT INTO parking_check (id, client, plate, vehicle_class, zone_code, verdict, reasons, session_id,
-                           expired_for_seconds, near_plates, position, accuracy, captured_at, received_at,
-                           idempotency_key, request_hash)
-SELECT id, client, plate, vehicle_class, zone, verdict, reasons, session, expired_for_seconds, near_plates,
-       ST_SetSRID(ST_MakePoint(lng, lat), 4326), accuracy, captured_at, received_at, key, decode(hash, 'hex')
-  FROM json_to_recordset(%s) AS c(
-       id uuid, client text, plate text, vehicle_class text, zone text, verdict text, reasons text[], session uuid,
-       expired_for_seconds integer, near_plates text[], lng double precision, lat double precision,
-       accuracy double precision, captured_at timestamptz, received_at timestamptz, key text, hash text)
- ORDER BY client, key
-ON CONFLICT (client, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
-RETURNING id
-"""
-_FIRST = """
-SELECT request_hash, id, plate, vehicle_class, verdict, reasons, zone_code, session_id, expired_for_seconds,
-       near_plates, captured_at
-  FROM parking_check WHERE client = %s AND idempotency_key = %s AND received_at > %s
-"""
-_FREE = (
-    "UPDATE parking_check SET idempotency_key = NULL WHERE client = %s AND idempotency_key = %s AND received_at <= %s"
-)
-
-
-def _store(connection: psycopg.Connection, looks: Sequence[Look], made: Sequence[Check]) -> set[UUID]:
-    """Store the checks; the ids of those whose key was free."""
-    rows = [_row(look, one) for look, one in zip(looks, made, strict=True)]
-    return {row[0] for row in connection.execute(_STORE, (orjson.dumps(rows).decode(),))}
-
-
-def _row(look: Look, made: Check) -> dict[str, Any]:
-    lat, lng, accuracy = look.sighting.position or (None, None, None)
-    key, request_hash = look.key or (None, b"")
-    where = {"lat": lat, "lng": lng, "accuracy": accuracy}
-    asked = {"client": look.client, "received_at": look.received_at, "key": key, "hash": request_hash.hex()}
-    return made._asdict() | where | asked
-
-
-def _repeated(connection: psycopg.Connection, look: Look) -> Check | ZoneError:
-    """The answer where the key was taken; a key of yesterday is freed, for the next try."""
-    assert look.key is not None
-    try:
-        first = first_answer(connection, look.client, look.key, look.received_at)
-    except errors.KeyConflict as conflict:
-        return conflict
-    if first is None:
-        connection.execute(_FREE, (look.client, look.key[0], look.received_at - KEY_MEMORY))
-        return errors.Overtaken("the idempotency key was free again only now")
-    return first

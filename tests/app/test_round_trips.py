@@ -1,4 +1,4 @@
-"""How many SQL statements a request costs: a start and a stop are one, a map none or one."""
+"""How many SQL statements a request costs: a start, a stop and a check are one, a map none or one."""
 
 import psycopg
 import pytest
@@ -43,13 +43,13 @@ def test_refused_and_repeated_starts_are_one_statement_too(client: Client, state
     assert len(statements) == 2
 
 
-def test_check_is_two_statements_at_most(client: Client, statements: list[str]):
+def test_check_is_one_statement(client: Client, statements: list[str]):
     sighting = {"plate": "30A-123.45", "vehicle_class": "car", "zone": "HK-001"}
     body = sighting | {"captured_at": "2026-10-14T08:00:00+07:00"}
-    for key in (None, "k"):
+    for key in (None, "k", "k"):
         statements.clear()
         assert client.post("/v1/enforcement/checks", json=body, role="warden", key=key).status_code == 201
-        assert len(statements) == 2
+        assert len(statements) == 1 and "check_vehicles" in statements[0]
 
 
 def test_map_and_quote_ask_postgresql_nothing_while_redis_knows(
