@@ -47,10 +47,12 @@ def settle(resources: Resources) -> int:
     return made
 
 
-# What was held for sessions that are over by now, with what each still owes. One that is being looked at is left out.
+# What was held for sessions that are over by now, with what each still owes (it may have been paid in another way). One
+# that is being looked at is left out.
 _ENDED = f"""
-SELECT {", ".join(f"p.{name}" for name in Payment._fields)}, COALESCE(e.amount, 0)
+SELECT {", ".join(f"p.{name}" for name in Payment._fields)}, GREATEST(LEAST(e.amount, w.owed), 0)
   FROM payment p
+  LEFT JOIN wallet w ON w.owner = p.client AND w.kind = 'wallet'
   LEFT JOIN ledger_transaction t ON t.kind = 'parking' AND t.reference = p.session_id::text
   LEFT JOIN ledger_account a ON a.code = 'receivable/' || p.client
   LEFT JOIN ledger_entry e ON e.transaction_id = t.id AND e.account_id = a.id

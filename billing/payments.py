@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 
 from billing import ledger
-from billing.errors import UnknownPayment
+from billing.errors import LedgerConflict, UnknownPayment
 from billing.ledger import Posting
 
 OPEN = ("created", "unknown", "requires_action", "authorized")
@@ -148,7 +148,8 @@ def pay(
 ) -> bool:
     """The money came: note and book it, in one transaction. False where that was done before.
 
-    A top-up goes to the wallet, all else to what its driver owes. Raises LedgerConflict where another amount was.
+    A top-up goes to the wallet. All else goes to what its driver owes; where that was paid in another way meanwhile,
+    the wallet gets the rest. Raises LedgerConflict where another amount was said before.
     """
     with connection.transaction():
         paid = connection.execute(
@@ -156,10 +157,30 @@ def pay(
             "gateway_reference = COALESCE(%s, gateway_reference) WHERE id = %s AND state <> 'paid'",
             (amount, at, gateway_reference, payment.id),
         )
-        to = ledger.WALLET if payment.purpose == "topup" else ledger.RECEIVABLE
-        entries = {f"clearing/{gateway}": amount, to + payment.client: -amount}
+        if paid.rowcount == 0:
+            _check_repeated(connection, payment.id, amount)
+            return False
+        owed = 0 if payment.purpose == "topup" else min(amount, _lock_owed(connection, payment.client))
+        entries = {
+            f"clearing/{gateway}": amount,
+            ledger.RECEIVABLE + payment.client: -owed,
+            ledger.WALLET + payment.client: owed - amount,
+        }
         ledger.post(connection, [Posting("payment", payment.reference, at, entries)])
-    return paid.rowcount == 1
+    return True
+
+
+def _lock_owed(connection: psycopg.Connection, client: str) -> int:
+    """What a client owes, until the caller's transaction ends; VND."""
+    query = "SELECT owed FROM wallet WHERE owner = %s AND kind = 'wallet' FOR UPDATE"
+    row = connection.execute(query, (client,)).fetchone()
+    return max(row[0], 0) if row else 0
+
+
+def _check_repeated(connection: psycopg.Connection, payment_id: UUID, amount: int) -> None:
+    was = find(connection, payment_id)
+    if was.paid != amount:
+        raise LedgerConflict(f"payment {was.reference} was booked with {was.paid} VND before, not {amount}")
 
 
 def give_back(

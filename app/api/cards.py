@@ -31,7 +31,7 @@ class ActionSchema(Schema):
     expires_at = Instant(required=True, allow_none=True)
 
 
-class PaymentSchema(Schema):
+class CardPaymentSchema(Schema):
     """A payment by card. `amount` is held, `paid` was taken; `failure` is the code of a decline, or amount_too_small
     where the fee is less than a card can be charged: then it draws on the wallet, or waits and is charged together."""
 
@@ -44,7 +44,7 @@ class PaymentSchema(Schema):
 
 
 def payment_json(shown: Shown) -> dict[str, Any]:
-    """A payment as PaymentSchema documents it."""
+    """A payment as CardPaymentSchema documents it."""
     payment, action = shown
     return {
         "id": str(payment.id),

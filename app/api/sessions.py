@@ -8,7 +8,7 @@ from marshmallow import Schema, fields, validate
 
 from app import cards, parking
 from app.api.blueprint import Blueprint, answer, answer_once, idempotency_key, next_link
-from app.api.cards import PaymentSchema, payment_json
+from app.api.cards import CardPaymentSchema, payment_json
 from app.api.fields import Instant, MoneySchema, local, money, plate, vehicle_class, zone_code
 from app.errors import BadBody, BadParameter, MalformedBody
 from app.parking import StartRequest
@@ -74,7 +74,7 @@ class SessionSchema(Schema):
 class StartedSchema(SessionSchema):
     """A session that has just begun; `payment` where money on a card is held for it."""
 
-    payment = fields.Nested(PaymentSchema)
+    payment = fields.Nested(CardPaymentSchema)
 
 
 class SessionPageSchema(Schema):
@@ -162,7 +162,7 @@ def stop(body: dict[str, Any], session_id: str) -> Response:
 
 @sessions.route("/<session_id>/payment", methods=["GET"], parameters=[ID_PARAMETER])
 @sessions.allow("driver")
-@sessions.response(200, PaymentSchema)
+@sessions.response(200, CardPaymentSchema)
 @sessions.refusals(BadParameter, errors.UnknownSession, UnknownPayment)
 def find_payment(session_id: str) -> Response:
     """What became of the hold on the card of a session, and what its driver must still do."""

@@ -9,6 +9,7 @@ stripe-python repeats no call by itself (max_network_retries is 0). Its repetiti
 and would be lost with the process; ours use a key that was stored before the first call, and outlive both.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -32,6 +33,7 @@ from billing.gateways.stripe_shapes import entry, movement, refund
 from billing.money import CURRENCY
 
 stripe.enable_telemetry = False  # there is no such setting of a client
+logging.getLogger("stripe").setLevel(logging.WARNING)  # it says two lines a call
 
 Answer = TypeVar("Answer")
 CONNECT_SECONDS, READ_SECONDS = 3.0, 20.0
