@@ -11,7 +11,7 @@ import click
 
 PROGRAM = "./iparking"
 ENVIRONMENTS = ("production", "development", "test", "simulation")
-KINDS = ("districts", "wards", "zones", "rates")
+KINDS = ("districts", "wards", "zones", "rates", "statement")
 # How long a command waits for Redis where no request waits for the command.
 PATIENT_SECONDS = 5.0
 
@@ -162,8 +162,11 @@ def db_upgrade(database: str, json_: bool) -> None:
 def import_(kind: Any, file: Path, dry_run: bool, database: str, json_: bool) -> None:
     """Import districts, wards, zones or rates from a GeoJSON or CSV FILE: all of it or nothing.
 
+    A statement is a bank's, as CSV: credits in it that name a payment are booked, each once, however often it is read.
+
     \b
     Example: ./iparking import zones zones.geojson --dry-run
+    Example: ./iparking import statement november.csv --json
     """
     from app.importing import REFUSALS, import_file
     from app.stack import Stack, prepare_database
@@ -175,7 +178,8 @@ def import_(kind: Any, file: Path, dry_run: bool, database: str, json_: bool) ->
         except REFUSALS as error:
             report({"kind": kind, "imported": False, **error.as_dict()}, json_, _table(error.records))
             raise SystemExit(1) from None
-    report({"imported": not dry_run, **done.as_dict()}, json_, _summary(done.as_dict()))
+    text = "\n".join([_summary(done.as_dict()), *getattr(done, "lines", ())])
+    report({"imported": not dry_run, **done.as_dict()}, json_, text)
 
 
 def _summary(done: dict[str, Any]) -> str:

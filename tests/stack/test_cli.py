@@ -116,3 +116,19 @@ def test_clock_without_offset_is_refused(run: Run, monkeypatch: pytest.MonkeyPat
     code, _, err = run("up", "--env", "simulation")
     assert code == 1
     assert err == "iparking: IPARKING_CLOCK_START: the offset is missing\n"
+
+
+def test_statement_is_imported_and_a_bad_one_refused(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "statement.csv"
+    header = "transaction_id,at,debit,credit,description"
+    file.write_text(f"{header}\nFT1,26/11/2026 09:10:00,,50000,chuyen tien\n")
+    for option, is_imported in (("--dry-run", False), ("--json", True)):
+        code, out, _ = run("import", "statement", file, "--json", option)
+        found = json.loads(out)
+        assert (code, found["imported"], found["booked"]) == (0, is_imported, 0)
+        assert found["unmatched"] == [{"where": "line 2", "transaction": "FT1", "amount": 50000, "why": "no_reference"}]
+    code, out, _ = run("import", "statement", file)
+    assert "unmatched: line 2 FT1: 50,000 VND: no_reference" in out.splitlines()
+    file.write_text(f"{header}\nFT1,26/11/2026,,50000,chuyen tien\n")
+    code, out, _ = run("import", "statement", file)
+    assert code == 1 and "line 2  FT1  at     not_a_time" in out
