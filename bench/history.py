@@ -79,7 +79,7 @@ def bytes_needed(sessions: int) -> int:
 
 
 def require_space(folder: Path, sessions: int, there: int = 0) -> None:
-    """Raises BenchError where the disk of `folder` has no room for so many sessions, `there` bytes of which lie on it."""
+    """Raises BenchError where the disk of `folder` has no room for so many sessions, `there` bytes of them there."""
     free, needed = shutil.disk_usage(folder).free + there, bytes_needed(sessions)
     if free < needed:
         raise BenchError(
