@@ -20,7 +20,8 @@ DECLARE
 BEGIN
     FOR v_partition IN
         SELECT i.inhrelid FROM pg_inherits i JOIN pg_attribute a ON a.attrelid = i.inhrelid AND a.attname = 'client'
-         WHERE i.inhparent = 'parking_session'::regclass AND a.attoptions IS NULL
+         WHERE i.inhparent = 'parking_session'::regclass
+           AND NOT EXISTS (SELECT FROM unnest(a.attoptions) o WHERE o LIKE 'n_distinct=%')
     LOOP
         EXECUTE format('ALTER TABLE %s ALTER COLUMN client SET (n_distinct = -0.01)', v_partition);
     END LOOP;
