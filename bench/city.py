@@ -37,6 +37,12 @@ def repeat(connection: psycopg.Connection) -> None:
     connection.execute("ANALYZE zone, zone_occupancy")
 
 
+def empty(connection: psycopg.Connection) -> None:
+    """Take away what loads wrote, but for the past sessions (bench/history.py), which are many."""
+    connection.execute("TRUNCATE active_session, payment, parking_check, idempotency_key")
+    connection.execute("UPDATE zone_occupancy SET occupied = 0, next_over = DEFAULT, version = version + 1")
+
+
 def open_wide(connection: psycopg.Connection) -> list[str]:
     """Give every zone room for all plates there are; the codes of those that serve cars."""
     connection.execute("UPDATE zone_occupancy SET capacity = %s", (CAPACITY,))

@@ -13,7 +13,7 @@ MODES = ("growth", "soak", "profile")
 # Which options each form takes besides --json; "" is the form without a mode.
 TAKEN = {
     "": {"rounds", "seconds", "only", "ceiling_threads", "service_threads"},
-    "growth": {"sizes", "rounds", "seconds", "service_threads"},
+    "growth": {"sizes", "keep", "rounds", "seconds", "service_threads"},
     "soak": {"minutes", "rate", "service_threads"},
     "profile": {"folder", "seconds", "service_threads"},
 }
@@ -70,6 +70,9 @@ def _number(text: str) -> int:
     help="Threads of the service's worker.  [default: the best, else 16]",
 )
 @click.option("--sizes", callback=_sizes, help="Numbers of past sessions, for --growth.  [default: 10k,1M,20M]")
+@click.option(
+    "--keep", is_flag=True, default=None, help="Leave the databases of --growth, and take those that are there."
+)
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="How long to soak.  [default: 10]")
 @click.option("--rate", type=click.IntRange(1), help="Requests a second of the soak.  [default: 200]")
 @click.option(
@@ -82,7 +85,7 @@ def core(json_: bool, growth: bool, soak: bool, profile: bool, **options: Any) -
     \b
     Example: ./iparking bench core --json
     Example: ./iparking bench core --only start,hot_zone --rounds 3 --service-threads 16
-    Example: ./iparking bench core --growth --sizes 10k,1M,20M
+    Example: ./iparking bench core --growth --sizes 10k,1M,20M --keep
     Example: ./iparking bench core --soak --minutes 10
     Example: ./iparking bench core --profile --folder profile
     """

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import psycopg
 
-SETTINGS = ("server_version", "fsync", "synchronous_commit", "shared_buffers", "max_connections")
+SETTINGS = ("server_version", "fsync", "synchronous_commit", "wal_compression", "shared_buffers", "max_connections")
 LIBRARIES = ("flask", "granian", "psycopg", "psycopg-binary")
 
 

@@ -47,6 +47,12 @@ def make_tables(connection: psycopg.Connection, zones: int, capacity: int) -> No
     connection.execute("ANALYZE ref_zone, ref_plate")
 
 
+def are_made(connection: psycopg.Connection) -> bool:
+    """Whether the reference tables are there: the last that is made of a bench's database."""
+    row = connection.execute("SELECT EXISTS (SELECT FROM pg_tables WHERE tablename = 'ref_plate')").fetchone()
+    return bool(row and row[0])
+
+
 def create_application(database_url: str) -> Flask:
     """The reference application. A connection is made when a thread serves its first request."""
     application = Flask("reference", static_folder=None)

@@ -148,21 +148,29 @@ class Site:
 
 
 @contextlib.contextmanager
-def open_site(stack: Stack, client: Client, database: str = DATABASE) -> Iterator[Site]:
-    """Make the database with the shipped city, its zones repeated, and the reference tables; drop it at the end."""
-    url = prepare_database(stack, database, fresh=True)
+def open_site(stack: Stack, client: Client, database: str = DATABASE, keep: bool = False) -> Iterator[Site]:
+    """Make the database with the shipped city, its zones repeated, and the reference tables; drop it at the end.
+
+    `keep`: take the one that an earlier run left, without what its loads wrote, and leave it for the next.
+    """
+    url = prepare_database(stack, database, fresh=not keep)
     try:
         with (
             TemporaryDirectory(prefix="iparking-bench-") as folder,
             psycopg.connect(url, autocommit=True) as connection,
             contextlib.closing(connect(stack.redis_url, REDIS_TIMEOUT_SECONDS)) as redis,
         ):
-            city.repeat(connection)
-            zones = city.open_wide(connection)
-            reference.make_tables(connection, len(zones), city.CAPACITY)
+            if reference.are_made(connection):
+                city.empty(connection)
+                zones = city.open_wide(connection)
+            else:
+                city.repeat(connection)
+                zones = city.open_wide(connection)
+                reference.make_tables(connection, len(zones), city.CAPACITY)
             yield Site(stack, Path(folder), connection, redis, client, zones, database)
     finally:
-        stack.drop_database(database)
+        if not keep:
+            stack.drop_database(database)
 
 
 @contextlib.contextmanager

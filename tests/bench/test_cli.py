@@ -24,6 +24,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool, dict[str, An
         ("--growth --soak", "--growth and --soak exclude each other"),
         ("--soak --profile", "--soak and --profile exclude each other"),
         ("--sizes 1k,2k", "--sizes is an option of --growth"),
+        ("--soak --keep", "--keep is an option of --growth"),
         ("--minutes 3", "--minutes is an option of --soak"),
         ("--folder x", "--folder is an option of --profile"),
         ("--soak --only start", "--only is an option of the plain form"),

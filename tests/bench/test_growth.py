@@ -35,12 +35,12 @@ def test_short_run_compares_every_call_and_leaves_no_database(stack: Stack) -> N
     found = orjson.loads(orjson.dumps(growth.measure(stack, SHORT, lambda line: None)))
     assert [size["sessions"] for size in found["sizes"]] == [200, 600]
     assert all(size["bytes"] > 0 and size["load_seconds"] > 0 for size in found["sizes"])
-    grown = found["sizes"][1]
-    assert set(grown["ratios"]) == set(grown["results"]) == set(grown["smallest"]) == set(growth.CALLS)
-    for call in growth.CALLS:
-        assert grown["results"][call]["rps"] > 0
-        assert set(grown["ratios"][call]) == set(growth.FIGURES)
-    assert isinstance(grown["met"], bool)
-    for database in (growth.SMALL, growth.LARGE):
+    for size in found["sizes"]:
+        assert set(size["ratios"]) == set(size["results"]) == set(growth.CALLS)
+        for call in growth.CALLS:
+            assert size["results"][call]["rps"] > 0
+            assert set(size["ratios"][call]) == set(growth.FIGURES)
+        assert isinstance(size["met"], bool)
+    for size in SHORT.sizes:
         with pytest.raises(psycopg.OperationalError, match="does not exist"):
-            psycopg.connect(stack.database_url(database))
+            psycopg.connect(stack.database_url(growth.database_of(size)))

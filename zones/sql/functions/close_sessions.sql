@@ -14,7 +14,7 @@ DECLARE
     v_numbers bigint[];
 BEGIN
     WITH gone AS (
-        DELETE FROM active_session a USING unnest(p_over) o WHERE a.id = o.id
+        DELETE FROM active_session a WHERE a.id = ANY (ARRAY(SELECT o.id FROM unnest(p_over) o))
         RETURNING a.zone_code, a.vehicle_class, a.admission, a.counted
     ), numbers AS (
         SELECT zone_code, vehicle_class, count(*) FILTER (WHERE counted) AS number

@@ -15,8 +15,9 @@ DECLARE
 BEGIN
     SELECT array_agg(f.over) INTO v_over
       FROM (SELECT o AS over
-              FROM (SELECT a FROM active_session a WHERE a.id = ANY (p_ids) AND a.over_at <= p_now
-                     ORDER BY a.id FOR UPDATE) f(a)
+              FROM (SELECT i.id FROM unnest(p_ids) i(id) ORDER BY i.id) i
+             CROSS JOIN LATERAL (
+                   SELECT a FROM active_session a WHERE a.id = i.id AND a.over_at <= p_now FOR UPDATE) f(a)
              CROSS JOIN LATERAL over_session(
                    f.a, CASE WHEN (f.a).admission = 'advisory' THEN (f.a).over_at ELSE p_now END, p_ended_by, p_now, NULL,
                    NULL) o) f;

@@ -8,10 +8,11 @@ DECLARE
     v_ended_by text;
     v_ends_at timestamptz;
 BEGIN
-    SELECT * INTO s FROM active_session a WHERE a.id = p_id AND a.client = p_client FOR UPDATE;
+    -- IS NOT DISTINCT FROM: found by its id, never by its client (see stop_sessions).
+    SELECT * INTO s FROM active_session a WHERE a.id = p_id AND a.client IS NOT DISTINCT FROM p_client FOR UPDATE;
     IF NOT FOUND THEN
         SELECT p.ended_by INTO v_ended_by FROM parking_session p
-         WHERE p.id = p_id AND p.started_at = p_started_at AND p.client = p_client;
+         WHERE p.id = p_id AND p.started_at = p_started_at AND p.client IS NOT DISTINCT FROM p_client;
         RETURN CASE WHEN NOT FOUND THEN 'unknown' WHEN v_ended_by = 'driver' THEN 'ended' ELSE 'expired' END;
     ELSIF s.over_at <= p_now OR NOT s.counted THEN
         RETURN 'expired';

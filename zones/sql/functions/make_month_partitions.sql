@@ -3,6 +3,9 @@
 -- Idempotent. A month with more than p_most sessions in the default partition is left there: everybody waits for the move.
 -- The table is made by itself and then attached, which keeps others waiting for some milliseconds. The caller's lock_timeout
 -- says how long they may wait behind us before.
+-- Every month is told that each client parks many times in it (n_distinct, from the next ANALYZE on): where most park once,
+-- the planner holds the index on (client, id) to be as good for finding an idempotency key as the one on both, and a fleet's
+-- start would read all that the fleet has parked this month.
 -- Out: the names of those made.
 CREATE OR REPLACE FUNCTION make_month_partitions(p_from timestamptz, p_months integer, p_most bigint DEFAULT 20000)
 RETURNS SETOF text LANGUAGE plpgsql AS $$
@@ -13,7 +16,16 @@ DECLARE
     v_end timestamptz;
     v_name text;
     v_rows bigint;
+    v_partition regclass;
 BEGIN
+    FOR v_partition IN
+        SELECT i.inhrelid FROM pg_inherits i JOIN pg_attribute a ON a.attrelid = i.inhrelid AND a.attname = 'client'
+         WHERE i.inhparent = 'parking_session'::regclass
+           AND NOT EXISTS (SELECT FROM unnest(a.attoptions) o WHERE o LIKE 'n_distinct=%')
+    LOOP
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN client SET (n_distinct = -0.01)', v_partition);
+    END LOOP;
+
     SELECT array_agg(m ORDER BY m) INTO v_months
       FROM (SELECT date_trunc('month', p_from AT TIME ZONE 'Asia/Ho_Chi_Minh') + make_interval(months => i)
               FROM generate_series(0, p_months) i
@@ -26,6 +38,7 @@ BEGIN
         v_start := v_month AT TIME ZONE 'Asia/Ho_Chi_Minh';
         v_end := (v_month + interval '1 month') AT TIME ZONE 'Asia/Ho_Chi_Minh';
         EXECUTE format('CREATE TABLE %I (LIKE parking_session INCLUDING ALL)', v_name);
+        EXECUTE format('ALTER TABLE %I ALTER COLUMN client SET (n_distinct = -0.01)', v_name);
         -- The parent too: a query that waited for the default partition alone has read by then which partitions there are, and
         -- would look for the moved sessions where they no longer stand.
         LOCK TABLE ONLY parking_session IN ACCESS EXCLUSIVE MODE;

@@ -17,7 +17,9 @@ CREATE OR REPLACE FUNCTION start_sessions(p_starts json) RETURNS TABLE (
     members bigint[], outcome text, id uuid, started_at timestamptz, rate_version text,
     version bigint, occupied integer, capacity integer, next_over timestamptz
 ) LANGUAGE plpgsql
--- The plans are made once, for few rows and by index, whatever the tables held when they were made.
+-- The plans are made once, for few rows and by index, whatever the tables held when they were made. A join with a table that
+-- grows would not keep to that (while the table is empty, reading all of it first looks as good): LATERAL with a LIMIT or a
+-- lock in it, and = ANY (ARRAY(...)), leave the planner no choice but to look each row up.
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
@@ -52,9 +54,12 @@ BEGIN
     v_admitted := v_inserted;
 
     -- After the insert on purpose: it waited for a stop of a key's own session that was under way.
-    IF EXISTS (SELECT FROM active_session a
-                 JOIN parking_session p ON p.client = a.client AND p.idempotency_key = a.idempotency_key
-                WHERE a.id = ANY (v_admitted) AND p.started_at > v_since) THEN
+    IF EXISTS (SELECT FROM unnest(v_wanted) s
+                CROSS JOIN LATERAL (
+                      SELECT FROM parking_session p
+                       WHERE p.client = s.client AND p.idempotency_key = s.idempotency_key AND p.started_at > v_since
+                       LIMIT 1) p
+                WHERE s.id = ANY (v_admitted)) THEN
         RETURN QUERY
             WITH known AS MATERIALIZED (
                 SELECT s.ordinality AS member, s.id AS new_id, e.*
@@ -64,7 +69,7 @@ BEGIN
                        s.payment_method) e
                  WHERE s.id = ANY (v_admitted)
             ), undone AS (
-                DELETE FROM active_session a USING known k WHERE a.id = k.new_id
+                DELETE FROM active_session a WHERE a.id = ANY (ARRAY(SELECT k.new_id FROM known k))
             )
             SELECT ARRAY[k.member], k.outcome, k.id, k.started_at, k.rate_version,
                    NULL::bigint, NULL::integer, NULL::integer, NULL::timestamptz
@@ -106,7 +111,7 @@ BEGIN
              WHERE o.zone_code = z.zone_code AND o.vehicle_class = z.vehicle_class FOR NO KEY UPDATE;
             members := z.members[v_room + 1:];
             DELETE FROM active_session a
-             USING unnest(v_wanted) WITH ORDINALITY s WHERE a.id = s.id AND s.ordinality = ANY (members);
+             WHERE a.id = ANY (ARRAY(SELECT s.id FROM unnest(v_wanted) WITH ORDINALITY s WHERE s.ordinality = ANY (members)));
             outcome := 'full';
             RETURN NEXT;
             CONTINUE WHEN v_room = 0;

@@ -15,6 +15,7 @@ CREATE OR REPLACE FUNCTION stop_sessions(p_stops json) RETURNS TABLE (
     ends_at timestamptz, ended_at timestamptz, ended_by text, payment_method text, rate_version text, fee bigint,
     version bigint, occupied integer, capacity integer, next_over timestamptz
 ) LANGUAGE plpgsql
+-- As in start_sessions: every row is looked up.
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
@@ -25,11 +26,12 @@ DECLARE
     v_over parking_session[];
     v_stopped parking_session[];
 BEGIN
+    -- Locked in the order of their ids: the inner query runs once for each row of the outer one. IS NOT DISTINCT FROM, which no
+    -- index serves: by the client alone all that a fleet has parked might be read.
     SELECT array_agg(f.session) INTO v_found
-      FROM (SELECT a AS session
-              FROM active_session a
-              JOIN json_to_recordset(p_stops) AS s(id uuid, client text) ON a.id = s.id AND a.client = s.client
-             ORDER BY a.id FOR UPDATE OF a) f;
+      FROM (SELECT s.id, s.client FROM json_to_recordset(p_stops) AS s(id uuid, client text) ORDER BY s.id) s
+     CROSS JOIN LATERAL (
+           SELECT a AS session FROM active_session a WHERE a.id = s.id AND a.client IS NOT DISTINCT FROM s.client FOR UPDATE) f;
 
     IF v_found IS NOT NULL THEN
         SELECT array_agg(f.member), array_agg(f.outcome), array_agg(f.over) INTO v_members, v_outcomes, v_over
@@ -75,7 +77,8 @@ BEGIN
                s.id, p.client, p.zone_code, p.plate, p.vehicle_class, p.started_at, p.ends_at, p.ended_at, p.ended_by,
                p.payment_method, p.rate_version, p.fee, NULL::bigint, NULL::integer, NULL::integer, NULL::timestamptz
           FROM stop_calls(p_stops) s
-          LEFT JOIN parking_session p ON p.id = s.id AND p.started_at = s.started_at AND p.client = s.client
+          LEFT JOIN parking_session p
+            ON p.id = s.id AND p.started_at = s.started_at AND p.client IS NOT DISTINCT FROM s.client
          WHERE s.member <> ALL (COALESCE(v_members, '{}'));
 END
 $$;
