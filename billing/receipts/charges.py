@@ -56,9 +56,10 @@ SELECT f.id, f.kind, f.at, COALESCE(p.reference, f.reference)::uuid AS session_i
  ORDER BY f.id
 """
 _PENDING = _CHARGES.format(
-    which="""t.id > %s AND t.kind IN ('parking', 'refund', 'reversal')
-           AND NOT EXISTS (SELECT FROM receipt r WHERE r.id = t.id)
-         ORDER BY t.id LIMIT %s"""
+    # Both sides begin at `after`: a merge of the two would read all receipts otherwise.
+    which="""t.id > %(after)s AND t.kind IN ('parking', 'refund', 'reversal')
+           AND NOT EXISTS (SELECT FROM receipt r WHERE r.id = t.id AND r.id > %(after)s)
+         ORDER BY t.id LIMIT %(limit)s"""
 )
 _OF_SESSION = _CHARGES.format(which="t.kind = 'parking' AND t.reference = %s")
 
@@ -69,7 +70,7 @@ def pending(connection: psycopg.Connection, after: UUID, limit: int) -> list[Cha
     Among them may be such as gave back no revenue: they get no receipt.
     """
     with connection.cursor(row_factory=class_row(Charge)) as cursor:
-        return cursor.execute(_PENDING, (after, limit)).fetchall()
+        return cursor.execute(_PENDING, {"after": after, "limit": limit}).fetchall()
 
 
 def of_session(connection: psycopg.Connection, session_id: UUID) -> Charge | None:
