@@ -89,14 +89,3 @@ def test_plans_made_on_empty_tables_serve_full_ones(connection: psycopg.Connecti
     crowd(connection, "'client-' || n")
     read = rows_read(connection, "driver", "B1", "B2", "B3")
     assert max(read.values()) <= FEW, read
-
-
-def test_a_key_is_found_among_all_that_one_client_parked_this_month(connection: psycopg.Connection) -> None:
-    """A fleet's account: the month's statistics were gathered while each client had parked once."""
-    crowd(connection, "'client-' || n")
-    connection.execute("ANALYZE active_session, parking_session_2026_10")
-    rows_read(connection, "fleet", "A1", "A2", "A3")
-    connection.execute("DELETE FROM active_session")
-    crowd(connection, "'fleet'")
-    read = rows_read(connection, "fleet", "B1", "B2", "B3")
-    assert max(read.values()) <= FEW, read
