@@ -5,6 +5,7 @@ after it, with no transaction open. Whatever happens in between, the job (app/ca
 A start whose hold is declined is taken back; one whose card asks its driver something counts as paid for a while.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from billing.payments import New, Payment
 from zones import sessions
 from zones.sessions import Count, Start, Started
 
+log = logging.getLogger(__name__)
 GATEWAY = "stripe"
 TOO_SMALL = "amount_too_small"
 
@@ -143,6 +145,8 @@ def carry_out(resources: Resources, call: Call) -> Outcome:
         calls.settle(connection, call, outcome, real_now())
         counts = _note(connection, payments.lock(connection, payment.id), call, outcome, resources.clock.now())
     push(resources, counts)
+    if outcome.state == "parked":
+        log.error("call %s is parked: %s", call.key, outcome.error)
     return outcome
 
 
@@ -156,7 +160,10 @@ def _note(connection: psycopg.Connection, payment: Payment, call: Call, outcome:
     if outcome.state == "refused":
         failed = Movement(outcome.gateway_reference or "", "failed", call.amount, decline=outcome.code)
         return follow(connection, payment, failed, now)
-    payments.move(connection, payment, "unknown", now)
+    if outcome.state == "parked":  # no money moved, by a mistake of ours: the session stands, and is owed
+        payments.move(connection, payment, "void", now, failure=outcome.code)
+    else:
+        payments.move(connection, payment, "unknown", now)
     return []
 
 

@@ -25,7 +25,7 @@ EVENT: dict[str, Any] = {
 }
 
 
-class ReceivedSchema(Schema):
+class EventReceivedSchema(Schema):
     """Stored; `repeated` where it was stored before."""
 
     received = fields.Boolean(required=True)
@@ -34,7 +34,7 @@ class ReceivedSchema(Schema):
 
 @webhooks.route("/stripe", methods=["POST"])
 @webhooks.doc(parameters=[SIGNATURE], requestBody=EVENT)
-@webhooks.response(200, ReceivedSchema)
+@webhooks.response(200, EventReceivedSchema)
 @webhooks.refusals(BadSignature, UnreadableEvent, UnknownResource)
 def stripe() -> Response:
     """Take an event of Stripe's."""

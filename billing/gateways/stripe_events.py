@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from billing.errors import BadSignature, UnreadableEvent
 from billing.webhooks import Event
 
 GATEWAY = "stripe"
+_NAME = re.compile(r"[\w.:-]{1,255}", re.ASCII)
 # As Stripe's own libraries have it: who overhears a webhook may not send it again later.
 TOLERANCE = timedelta(minutes=5)
 
@@ -26,7 +28,7 @@ def read(body: bytes, header: str | None, secrets: Sequence[str], now: datetime)
         id_, kind = event["id"], event["type"]
     except (ValueError, KeyError, TypeError):
         raise UnreadableEvent("the body is no event of Stripe's") from None
-    if not (isinstance(id_, str) and id_ and isinstance(kind, str)):
+    if not (isinstance(id_, str) and isinstance(kind, str) and _NAME.fullmatch(id_) and _NAME.fullmatch(kind)):
         raise UnreadableEvent("the event has no id or no type")
     return Event(GATEWAY, id_, kind, body)
 

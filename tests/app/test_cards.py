@@ -263,6 +263,33 @@ def test_stop_before_the_question_was_answered_is_owed(client, carded, db, clock
     assert (payment(db, session).state, owed(db), taken(stripe_server)) == ("void", fee, 0)
 
 
+def test_mistake_of_ours_is_parked_and_lets_the_session_stand(client, carded, db, clock, real, stripe_server, caplog):
+    keep(client)
+    stripe_server.key = "sk_test_another"
+    session = start(client).json
+    assert (session["state"], session["payment"]["state"]) == ("running", "void")
+    assert db.execute("SELECT state FROM gateway_call").fetchall() == [("parked",)] and "is parked" in caplog.text
+    clock.advance(minutes=61)
+    fee = stop(client, session).json["fee"]["amount"]
+    work(carded, real)
+    assert (owed(db), taken(stripe_server)) == (fee, 0)
+    stripe_server.key = "sk_test_fake"
+    assert card_jobs.collect(carded) == 1
+    work(carded, real)
+    assert (owed(db), taken(stripe_server)) == (0, fee)
+
+
+def test_fee_that_was_paid_at_a_bank_is_not_captured(client, carded, db, clock, real, stripe_server):
+    keep(client)
+    session = start(client).json
+    clock.advance(minutes=61)
+    fee = stop(client, session).json["fee"]["amount"]
+    entries = {"bank": fee, "receivable/driver": -fee}
+    ledger.post(db, [ledger.Posting("transfer", "FT1", clock.now(), entries)])
+    work(carded, real)
+    assert (payment(db, session).state, owed(db), taken(stripe_server)) == ("void", 0, 0)
+
+
 # --- no answer --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("fault", ["reset_before", "reset_after", "429", "503", "500_before", "500_after"])
 def test_hold_without_an_answer_lets_the_session_stand_and_is_made_once(

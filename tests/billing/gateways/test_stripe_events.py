@@ -79,7 +79,20 @@ def test_signature_is_good_for_five_minutes(seconds, taken):
             read(header=header, now=whole)
 
 
-@pytest.mark.parametrize("body", ["", "[]", "1", '"x"', "{}", '{"id": 1, "type": "x"}', '{"id": "", "type": "x"}', "{"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "[]",
+        "1",
+        '"x"',
+        "{}",
+        '{"id": 1, "type": "x"}',
+        '{"id": "", "type": "x"}',
+        "{",
+        r'{"id": "\u0000", "type": "x"}',
+    ],
+)
 def test_signed_nonsense_is_no_event(body):
     with pytest.raises(UnreadableEvent):
         read(body)
