@@ -339,6 +339,7 @@ def _hand_over(verb: str, module: str, name: str, help_: str, group: click.Group
 
 
 _hand_over("demo", "app.demo", "demo", "Start everything, replay a morning of traffic on it and prove the result.")
+_hand_over("ledger", "app.commands.ledger", "ledger", "Prove the money, or export it.")
 _hand_over("simulate", "simulator.cli", "simulate", "Make, convert and replay traffic, and audit the answers.")
 
 
