@@ -9,8 +9,10 @@ revenue/002/iparking, vat. What a person's wallet holds is a credit, so it is sh
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -52,26 +54,29 @@ _POST = "SELECT position, id FROM post_entries(%s, %s, %s::timestamptz[], %s::uu
 def post(connection: psycopg.Connection, postings: Sequence[Posting]) -> list[UUID]:
     """Book transactions, all or none; their ids, also of those that were booked before.
 
-    Raises LedgerConflict where something else was booked under a posting's kind and reference; CheckViolation where one
-    does not balance or a wallet would be overdrawn (by the end of the caller's transaction, if there is one).
+    Raises LedgerConflict where something else was booked under a posting's kind and reference, or what it reverses was
+    reversed before; CheckViolation where one does not balance (by the end of the caller's transaction, if there is
+    one) or a wallet would be overdrawn.
     """
     if not postings:
         return []
+    with connection.transaction() if len(postings) > 1 else nullcontext():
+        booked = connection.execute(_POST, _arguments(postings))
+        ids: dict[int, UUID] = dict(booked.fetchall())
+        return [ids.get(n) or _booked_before(connection, one) for n, one in enumerate(postings, 1)]
+
+
+def _arguments(postings: Sequence[Posting]) -> tuple[list[Any], ...]:
     entries = [(n, code, amount) for n, one in enumerate(postings, 1) for code, amount in one.entries.items() if amount]
-    booked = connection.execute(
-        _POST,
-        (
-            [one.kind for one in postings],
-            [one.reference for one in postings],
-            [one.at for one in postings],
-            [one.reverses for one in postings],
-            [n for n, _, _ in entries],
-            [code for _, code, _ in entries],
-            [amount for _, _, amount in entries],
-        ),
+    return (
+        [one.kind for one in postings],
+        [one.reference for one in postings],
+        [one.at for one in postings],
+        [one.reverses for one in postings],
+        [n for n, _, _ in entries],
+        [code for _, code, _ in entries],
+        [amount for _, _, amount in entries],
     )
-    ids: dict[int, UUID] = dict(booked.fetchall())
-    return [ids.get(n) or _booked_before(connection, one) for n, one in enumerate(postings, 1)]
 
 
 _BOOKED = """
@@ -85,7 +90,9 @@ def _booked_before(connection: psycopg.Connection, posting: Posting) -> UUID:
     row = connection.execute(_BOOKED, (posting.kind, posting.reference)).fetchone()
     wanted = {code: amount for code, amount in posting.entries.items() if amount}
     if row is None or (row[1], row[2]) != (posting.reverses, wanted):
-        raise LedgerConflict(f"{posting.kind} {posting.reference} was booked before, with other entries")
+        raise LedgerConflict(
+            f"{posting.kind} {posting.reference} was booked before with other entries, or reverses what is reversed"
+        )
     return UUID(str(row[0]))
 
 
@@ -127,46 +134,21 @@ def wallet(connection: psycopg.Connection, owner: str) -> Wallet:
     return Wallet(*row) if row else Wallet()
 
 
-_RAISE_HOLD = """
-WITH raised AS (
-    UPDATE hold h SET amount = %(amount)s
-      FROM (SELECT id, amount FROM hold WHERE id = %(id)s AND state = 'pending' FOR UPDATE) was
-     WHERE h.id = was.id AND was.amount < %(amount)s
-    RETURNING h.owner, %(amount)s - was.amount AS more
-)
-UPDATE wallet w SET held = w.held + r.more FROM raised r WHERE w.owner = r.owner AND w.kind = 'wallet'
-"""
-
-
 def raise_hold(connection: psycopg.Connection, session_id: UUID, amount: int) -> None:
     """Put more aside for a running session: `amount` VND in all. Raises InsufficientFunds where the wallet lacks it."""
     try:
         with connection.transaction():
-            connection.execute(_RAISE_HOLD, {"id": session_id, "amount": amount})
+            connection.execute("SELECT raise_hold(%s, %s)", (session_id, amount))
     except psycopg.errors.CheckViolation as error:
         if error.diag.constraint_name != "wallet_not_overdrawn":
             raise
         raise InsufficientFunds("the wallet does not cover the longer stay: top it up") from None
 
 
-_EXPIRE_HOLDS = """
-WITH over AS (
-    SELECT id, owner, amount FROM hold WHERE state = 'pending' AND expires_at <= %(now)s ORDER BY owner, id
-    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-), ended AS (
-    UPDATE hold h SET state = 'expired', ended_at = %(now)s FROM over o WHERE h.id = o.id RETURNING h.owner, h.amount
-), freed AS (
-    UPDATE wallet w SET held = w.held - e.amount
-      FROM (SELECT owner, sum(amount) AS amount FROM ended GROUP BY owner ORDER BY owner) e
-     WHERE w.owner = e.owner AND w.kind = 'wallet'
-)
-SELECT count(*) FROM ended
-"""
-
-
 def expire_holds(connection: psycopg.Connection, now: datetime, limit: int) -> int:
-    """Give back what was put aside for longer than any session may last; the number of holds, at most `limit`."""
-    row = connection.execute(_EXPIRE_HOLDS, {"now": now, "limit": limit}).fetchone()
+    """Give back what was put aside for longer than any session may last, in at most `limit` wallets; the number of
+    holds."""
+    row = connection.execute("SELECT expire_holds(%s, %s)", (now, limit)).fetchone()
     assert row is not None
     return int(row[0])
 

@@ -23,6 +23,8 @@ CREATE TABLE ledger_transaction (
     reference text NOT NULL CHECK (reference <> ''),
     at        timestamptz NOT NULL,           -- when it was booked, by the business clock
     reverses  uuid UNIQUE REFERENCES ledger_transaction,
+    -- The order of booking: who takes money out of a wallet has its lock before the number is drawn.
+    number    bigint GENERATED ALWAYS AS IDENTITY,
     UNIQUE (kind, reference)                  -- nothing is booked twice
 );
 

@@ -13,12 +13,16 @@ DECLARE
     v_vat integer;
     v_drawn bigint[] := array_fill(0::bigint, ARRAY[cardinality(p_sessions)]);
 BEGIN
+    PERFORM open_accounts(array_agg(l.code))
+       FROM unnest(p_clients, p_fees, p_districts) s(client, fee, district)
+      CROSS JOIN LATERAL (VALUES ('receivable/' || s.client), ('revenue/' || s.district || '/iparking'), ('vat')) l(code)
+      WHERE s.fee > 0;
     IF 'wallet' = ANY (p_methods) THEN
         v_drawn := capture_holds(p_sessions, p_clients, p_methods, p_fees, p_at);
     END IF;
     SELECT v.basis_points INTO STRICT v_vat FROM vat_rate v WHERE v.valid_from <= p_at ORDER BY v.valid_from DESC LIMIT 1;
 
-    PERFORM post_entries(b.kinds, b.ids, b.at, b.nothing, e.of, e.codes, e.amounts)
+    PERFORM book_entries(b.kinds, b.ids, b.at, b.nothing, e.of, e.codes, e.amounts)
        FROM (SELECT array_agg('parking'::text) AS kinds, array_agg(s.id::text ORDER BY s.n) AS ids, array_agg(p_at) AS at,
                     array_agg(NULL::uuid) AS nothing
                FROM unnest(p_sessions, p_fees) WITH ORDINALITY s(id, fee, n) WHERE s.fee > 0) b

@@ -1,17 +1,31 @@
 -- Book transactions: the one way into the ledger. Accounts that are named for the first time are opened.
 -- In:  pairwise: kind, reference, instant and what each transaction reverses (NULL); pairwise: of which transaction (its
 --      position, from 1) each entry is, its account's code and amount (VND; debit positive, credit negative).
--- Out: the position and id of each transaction that is booked now; one whose kind and reference were booked before is left out.
+-- Out: the position and id of each transaction that is booked now; one whose kind and reference were booked before is left
+--      out, and so is a second reversal of the same.
+-- Everybody locks accounts first, then wallets (each in order), then transactions: nobody waits in a circle.
 CREATE OR REPLACE FUNCTION post_entries(
     p_kinds text[], p_references text[], p_at timestamptz[], p_reverses uuid[], p_of bigint[], p_codes text[], p_amounts bigint[]
 ) RETURNS TABLE ("position" bigint, id uuid) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
-#variable_conflict use_column
+BEGIN
+    PERFORM open_accounts(p_codes);
+    PERFORM FROM wallet w
+      JOIN (SELECT DISTINCT a.owner, CASE a.kind WHEN 'float' THEN 'float' ELSE 'wallet' END AS kind
+              FROM ledger_account a WHERE a.code = ANY (p_codes) AND a.owner IS NOT NULL) o
+        ON w.owner = o.owner AND w.kind = o.kind
+     ORDER BY w.owner, w.kind FOR NO KEY UPDATE OF w;
+    RETURN QUERY SELECT * FROM book_entries(p_kinds, p_references, p_at, p_reverses, p_of, p_codes, p_amounts);
+END
+$$;
+
+-- Open the accounts of these codes that are not open yet.
+CREATE OR REPLACE FUNCTION open_accounts(p_codes text[]) RETURNS void LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
 DECLARE
     v_known bigint;
-    v_positions bigint[];
-    v_ids uuid[];
 BEGIN
     SELECT count(*) INTO v_known FROM (SELECT DISTINCT c.code FROM unnest(p_codes) c(code)) c JOIN ledger_account a USING (code);
     IF v_known < (SELECT count(DISTINCT c.code) FROM unnest(p_codes) c(code)) THEN
@@ -21,14 +35,27 @@ BEGIN
              ORDER BY c.code
             ON CONFLICT DO NOTHING;
     END IF;
+END
+$$;
 
+-- As post_entries, for who has opened the accounts, and locked the wallets that money is taken out of.
+CREATE OR REPLACE FUNCTION book_entries(
+    p_kinds text[], p_references text[], p_at timestamptz[], p_reverses uuid[], p_of bigint[], p_codes text[], p_amounts bigint[]
+) RETURNS TABLE ("position" bigint, id uuid) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_positions bigint[];
+    v_ids uuid[];
+BEGIN
     WITH wanted AS MATERIALIZED (
         SELECT t.n, uuid_of(t.at) AS id, t.kind, t.reference, t.at, t.reverses
           FROM unnest(p_kinds, p_references, p_at, p_reverses) WITH ORDINALITY t(kind, reference, at, reverses, n)
     ), booked AS (
         INSERT INTO ledger_transaction (id, kind, reference, at, reverses)
             SELECT w.id, w.kind, w.reference, w.at, w.reverses FROM wanted w ORDER BY w.kind, w.reference
-            ON CONFLICT (kind, reference) DO NOTHING
+            ON CONFLICT DO NOTHING
             RETURNING id
     )
     SELECT array_agg(w.n), array_agg(w.id) INTO v_positions, v_ids FROM booked b JOIN wanted w USING (id);

@@ -1,0 +1,2 @@
+-- Every account.
+SELECT a.code AS what FROM ledger_account a
