@@ -18,6 +18,8 @@ from bench.servers import DATABASE, Service
 from zones.nodes import Nodes, connect
 
 DRIVERS = 64
+# What each of the bench's drivers has: more than any run spends. VND.
+FUNDS = 10**12
 # More starts than any client sends in a second, so that no two bursts share a plate.
 NUMBERS_A_SECOND = 10_000
 SETTLE_SECONDS = 10.0
@@ -148,8 +150,10 @@ class Site:
 
 
 @contextlib.contextmanager
-def open_site(stack: Stack, client: Client, database: str = DATABASE) -> Iterator[Site]:
-    """Make the database with the shipped city, its zones repeated, and the reference tables; drop it at the end."""
+def open_site(stack: Stack, client: Client, database: str = DATABASE, free: bool = True) -> Iterator[Site]:
+    """Make the database with the shipped city, its zones repeated, and the reference tables; drop it at the end.
+
+    `free`: parking costs nothing in any zone, so that nothing but the occupancy core is measured."""
     url = prepare_database(stack, database, fresh=True)
     try:
         with (
@@ -159,6 +163,8 @@ def open_site(stack: Stack, client: Client, database: str = DATABASE) -> Iterato
         ):
             city.repeat(connection)
             zones = city.open_wide(connection)
+            if free:
+                city.make_free(connection, zones)
             reference.make_tables(connection, len(zones), city.CAPACITY)
             yield Site(stack, Path(folder), connection, redis, client, zones, database)
     finally:
