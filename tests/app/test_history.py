@@ -69,7 +69,10 @@ def arena(tmp_path: Path) -> Iterator[Arena]:
     given = {"IPARKING_DATABASE_URL": os.environ["IPARKING_TEST_DATABASE_URL"], "IPARKING_REDIS_URL": redis}
     stack = Stack(tmp_path, environment=given)
     url = prepare_database(stack, "history", fresh=True)
-    server = Server(stack, "history", choose_free(), name="history", workers=2, threads=8, drivers=DRIVERS, funds=FUNDS)
+    server = Server(
+        stack, "history", choose_free(), name="history", workers=2, threads=8, environment={"IPARKING_ENV": "test"},
+        drivers=DRIVERS, funds=FUNDS,
+    )  # fmt: skip
     try:
         with psycopg.connect(url, autocommit=True) as connection:
             zones = make_small(connection)
