@@ -355,6 +355,7 @@ def bench() -> None:
 
 
 _hand_over("core", "bench.cli", "core", "The service's calls beside bare references; growth, soak, profile.", bench)
+_hand_over("money", "bench.cli", "money", "Wallet starts and stops beside free ones; a large ledger's check.", bench)
 
 
 @bench.command()

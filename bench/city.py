@@ -1,4 +1,5 @@
-"""What the loads need of the bench's database: places for everyone, map boxes of a known size, sessions to stop."""
+"""What the loads need of the bench's database: places for everyone, free zones, map boxes of a known size, sessions to
+stop."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -13,6 +14,13 @@ ZONES_IN_BOX = 500
 # How often each shipped zone is repeated beside itself (degrees east and north, some 60 m), so that a map of 500 zones
 # has zones to leave out. No two copies have a side in line.
 COPIES = ((0.000613, 0.000207), (-0.000271, 0.000659), (0.000347, -0.000533))
+# Where parking costs nothing, a session need not be paid for: it is started with the method `free`.
+FREE_AREA = "bench_free"
+_FREE_PLAN = f"""
+INSERT INTO rate_plan (version, rate_area, vehicle_class, unit, valid_from, timezone)
+VALUES ('{FREE_AREA}-car', '{FREE_AREA}', 'car', 'hour', '2018-01-01T00:00+07:00', 'Asia/Ho_Chi_Minh')"""
+_FREE_PRICE = f"""
+INSERT INTO rate_line (version, part, from_unit, price, source) VALUES ('{FREE_AREA}-car', 'day', 1, 0, 'assumed')"""
 _COPY = """
 WITH copied AS (
     INSERT INTO zone (id, code, name, street, district_code, rate_area, kind, admission, max_stay_minutes,
@@ -39,7 +47,7 @@ def repeat(connection: psycopg.Connection) -> None:
 
 def empty(connection: psycopg.Connection) -> None:
     """Take away what loads wrote, but for the past sessions (bench/history.py), which are many."""
-    connection.execute("TRUNCATE active_session, payment, parking_check, idempotency_key")
+    connection.execute("TRUNCATE active_session, parking_check, idempotency_key")
     connection.execute("UPDATE zone_occupancy SET occupied = 0, next_over = DEFAULT, version = version + 1")
 
 
@@ -50,10 +58,22 @@ def open_wide(connection: psycopg.Connection) -> list[str]:
     return [row[0] for row in connection.execute(query).fetchall()]
 
 
-def running(connection: psycopg.Connection, drivers: Sequence[str], most: int) -> list[str]:
-    """At most `most` running sessions, oldest first, as stop.lua wants them: id, space, the driver's bearer key."""
+def make_free(connection: psycopg.Connection, codes: Sequence[str]) -> None:
+    """Let parking in these zones cost nothing: a rate area of the bench's own, whose only price is 0 by the hour."""
+    with connection.transaction():
+        connection.execute(_FREE_PLAN)
+        connection.execute(_FREE_PRICE)
+        connection.execute(
+            "UPDATE zone SET rate_area = %s WHERE valid_to IS NULL AND code = ANY (%s)", (FREE_AREA, list(codes))
+        )
+
+
+def running(connection: psycopg.Connection, drivers: Sequence[str], method: str, most: int) -> list[str]:
+    """At most `most` running sessions of a payment method, oldest first, as stop.lua wants them: id, space, the
+    driver's bearer key."""
     keys = {f"driver-{n}": key for n, key in enumerate(drivers, 1)}
-    rows = connection.execute("SELECT id, client FROM active_session ORDER BY id LIMIT %s", (most,)).fetchall()
+    query = "SELECT id, client FROM active_session WHERE payment_method = %s ORDER BY id LIMIT %s"
+    rows = connection.execute(query, (method, most)).fetchall()
     return [f"{session} {keys[client]}" for session, client in rows]
 
 

@@ -1,4 +1,4 @@
-"""The options of `./iparking bench core`."""
+"""The options of `./iparking bench core` and `./iparking bench money`."""
 
 import re
 import signal
@@ -20,16 +20,26 @@ TAKEN = {
 
 
 def _names(_: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    from bench.core import NAMES
+
+    return _chosen(option, value, NAMES)
+
+
+def _chosen(option: click.Parameter, value: str | None, known: tuple[str, ...]) -> tuple[str, ...] | None:
     """Names with commas between, each one that the bench knows."""
     if value is None:
         return None
-    from bench.core import NAMES
-
     names = tuple(name.strip() for name in value.split(","))
-    unknown = [name for name in names if name not in NAMES]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise click.BadParameter(f"{', '.join(unknown)}: choose among {', '.join(NAMES)}", param=option)
+        raise click.BadParameter(f"{', '.join(unknown)}: choose among {', '.join(known)}", param=option)
     return names
+
+
+def _parts(_: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    from bench.money import PARTS
+
+    return _chosen(option, value, tuple(PARTS))
 
 
 def _sizes(_: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -129,3 +139,21 @@ def _run_plain(json: bool, threads: int | None, given: dict[str, Any]) -> int:
     if "ceiling_threads" in given:
         given["ceiling_threads"] = (given["ceiling_threads"],)
     return core.run(json, **given)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--rounds", type=click.IntRange(1), help="How many rounds of bursts.  [default: 7]")
+@click.option("--seconds", type=click.IntRange(1), help="Length of each burst.  [default: 3]")
+@click.option("--only", callback=_parts, help="Only these parts, with commas between.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON, and nothing else, on standard output.")
+def money(json_: bool, **options: Any) -> None:
+    """Wallet starts and stops beside free ones, and how long a large ledger takes to check and to reconcile.
+
+    \b
+    Example: ./iparking bench money --json
+    Example: ./iparking bench money --only wallet_start --rounds 3
+    """
+    from bench.money import run
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped, as after Ctrl-C
+    raise SystemExit(run(json_, **{name: value for name, value in options.items() if value is not None}))

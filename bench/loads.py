@@ -4,7 +4,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -23,7 +23,6 @@ SIGHTINGS = 5_000
 BESIDE = 100.0
 # As long as one burst's numbers last.
 LONGEST_SECONDS = 90
-RUNNING = "SELECT count(*) FROM active_session"
 CHECKS = "SELECT count(*) FROM parking_check"
 
 
@@ -33,28 +32,44 @@ def ended_since(instant: datetime) -> str:
     return f"SELECT count(*) FROM parking_session WHERE id >= '{first}' AND started_at >= '{instant.isoformat()}'"
 
 
-class ServiceLoads:
-    """The loads of the full service, which must run."""
+def running(method: str) -> str:
+    """How many sessions run that are paid by this method."""
+    return f"SELECT count(*) FROM active_session WHERE payment_method = '{method}'"
 
-    def __init__(self, site: Site, service: Service) -> None:
-        self._site, self._service = site, service
+
+class ServiceLoads:
+    """The loads of the full service, which must run. Sessions are paid by `method` and parked in `zones` (None: all).
+
+    The occupancy core is measured with the method `free` in zones that cost nothing: what money costs is
+    `bench money`'s affair.
+    """
+
+    def __init__(
+        self, site: Site, service: Service, method: str = "free", zones: Sequence[str] | None = None, prefix: str = ""
+    ) -> None:
+        """`prefix` is put before the loads' names where several of these are measured on one site."""
+        self._site, self._service, self._method, self._prefix = site, service, method, prefix
+        self._zones = site.zones if zones is None else zones
+        self._running = running(method)
         keys = json.loads(service.keys_path.read_text())
         self.drivers: list[str] = keys["drivers"]
         self.warden: str = keys["warden"]
         site.file("keys", self.drivers)
-        site.file("zones", site.zones)
-        site.file("hot", site.zones[:1])
-        self._ended = ended_since(site.began)
-        self.start = self._load("start", "start", lambda seconds: self._start_arguments(seconds, "zones"), RUNNING)
+        site.file(f"{prefix}zones", self._zones)
+        site.file(f"{prefix}hot", self._zones[:1])
+        self.start = self._load(
+            "start", "start", lambda seconds: self._start_arguments(seconds, "zones"), self._running
+        )
+        self.stop = self._load("stop", "stop", self._stop_arguments, ended_since(site.began))
 
     def all(self) -> dict[str, Load]:
         """By name: start, stop, check, map and hot_zone (starts that all go to one zone)."""
         made = [
             self.start,
-            self._load("stop", "stop", self._stop_arguments, self._ended),
+            self.stop,
             self._load("check", "check", self._check_arguments, CHECKS),
             self._map(),
-            self._load("hot_zone", "start", lambda seconds: self._start_arguments(seconds, "hot"), RUNNING),
+            self._load("hot_zone", "start", lambda seconds: self._start_arguments(seconds, "hot"), self._running),
         ]
         return {load.name: load for load in made}
 
@@ -84,7 +99,7 @@ class ServiceLoads:
 
     def open_starts(self, first: int) -> openloop.Make:
         """The requests of `start` for the open-loop client, from number `first` on."""
-        return requests.starts(self._service.url, first, self.drivers, self._site.zones)
+        return requests.starts(self._service.url, first, self.drivers, self._zones, self._method)
 
     def save_answer(self) -> int:
         """Hand an answer of the map to the reference application; its size in bytes."""
@@ -94,7 +109,7 @@ class ServiceLoads:
         return len(body)
 
     def _load(self, name: str, script: str, arguments: Any, rows: str) -> Load:
-        return Load(name, self._service, script, arguments, rows)
+        return Load(f"{self._prefix}{name}", self._service, script, arguments, rows)
 
     def _map(self) -> Load:
         paths = self._map_paths()
@@ -113,16 +128,18 @@ class ServiceLoads:
         return paths
 
     def _start_arguments(self, seconds: int, zones: str) -> list[str]:
-        return [*self._site.take_numbers(seconds), *self._site.paths("keys", zones)]
+        paths = self._site.paths("keys", f"{self._prefix}{zones}")
+        return [*self._site.take_numbers(seconds), *paths, self._method]
 
     def _stop_arguments(self, seconds: int) -> list[str]:
         self._start_at_least(1)
         fastest = self._site.fastest
-        expected = max(fastest["start"], fastest.get("stop", 0.0))
+        expected = max(fastest[self.start.name], fastest.get(self.stop.name, 0.0))
         needed = round(seconds * expected * SPARE) + 10 * self._site.client.connections
         self._start_at_least(needed)
-        self._site.file("sessions", city.running(self._site.connection, self.drivers, needed))
-        return [*self._site.take_numbers(seconds), *self._site.paths("sessions")]
+        file = f"{self._prefix}sessions"
+        self._site.file(file, city.running(self._site.connection, self.drivers, self._method, needed))
+        return [*self._site.take_numbers(seconds), *self._site.paths(file)]
 
     def _check_arguments(self, seconds: int) -> list[str]:
         self._start_at_least(1)
@@ -131,7 +148,7 @@ class ServiceLoads:
 
     def _start_at_least(self, number: int) -> None:
         """See to it that so many sessions run."""
-        while "start" not in self._site.fastest or self._site.number(RUNNING) < number:
+        while self.start.name not in self._site.fastest or self._site.number(self._running) < number:
             self._site.warm(self.start, 1)
             self._site.settled(self.start)
 

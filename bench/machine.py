@@ -9,6 +9,8 @@ from typing import Any
 import psutil
 import psycopg
 
+from app.stack import Stack
+
 SETTINGS = ("server_version", "fsync", "synchronous_commit", "wal_compression", "shared_buffers", "max_connections")
 LIBRARIES = ("flask", "granian", "psycopg", "psycopg-binary")
 
@@ -25,6 +27,12 @@ def describe(connection: psycopg.Connection) -> dict[str, Any]:
         "postgresql": {name: connection.execute(f"SHOW {name}").fetchone()[0] for name in SETTINGS},  # type: ignore[index]
         **{name: metadata.version(name) for name in LIBRARIES},
     }
+
+
+def describe_stack(stack: Stack) -> dict[str, Any]:
+    """The same of a stack's servers."""
+    with psycopg.connect(stack.database_url("postgres"), autocommit=True) as connection:
+        return describe(connection)
 
 
 def _cpu_model() -> str:

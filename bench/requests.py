@@ -37,13 +37,13 @@ def get(url: str, path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\n\r\n".encode()
 
 
-def starts(url: str, first: int, drivers: Sequence[str], zones: Sequence[str]) -> Make:
-    """POST /v1/sessions as start.lua sends it; number n has the plate of `first` + n."""
+def starts(url: str, first: int, drivers: Sequence[str], zones: Sequence[str], method: str) -> Make:
+    """POST /v1/sessions as start.lua sends it, to be paid by `method`; number n has the plate of `first` + n."""
     chance = random.Random(first)
 
     def make(n: int) -> bytes:
         i = first + n
-        wanted = {"zone": chance.choice(zones), "plate": plate(i), "vehicle_class": "car", "payment_method": "wallet"}
+        wanted = {"zone": chance.choice(zones), "plate": plate(i), "vehicle_class": "car", "payment_method": method}
         headers = {
             "Authorization": f"Bearer {drivers[i % len(drivers)]}",
             "Idempotency_Key": f"open-loop-start-{i:012d}",

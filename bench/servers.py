@@ -27,11 +27,13 @@ class Service(Server):
         drivers: int,
         environment: Mapping[str, str] | None = None,
         database: str = DATABASE,
+        funds: int | None = None,
     ) -> None:
-        """`folder` is where keys.json goes, so that the keys of the real service are left alone."""
+        """`folder` is where keys.json goes, so that the keys of the real service are left alone; `funds` is what each
+        driver's wallet is given, in VND (so it is no production)."""
         super().__init__(
             stack, database, choose_free(), name=f"bench-{name}", workers=workers, threads=threads, drivers=drivers,
-            environment=environment,
+            environment={"IPARKING_ENV": "test", **(environment or {})}, funds=funds,
         )  # fmt: skip
         self._folder = folder
 

@@ -18,6 +18,8 @@ from bench.servers import DATABASE, Service
 from zones.nodes import Nodes, connect
 
 DRIVERS = 64
+# What each of the bench's drivers has: more than any run spends. VND.
+FUNDS = 10**12
 # More starts than any client sends in a second, so that no two bursts share a plate.
 NUMBERS_A_SECOND = 10_000
 SETTLE_SECONDS = 10.0
@@ -148,10 +150,13 @@ class Site:
 
 
 @contextlib.contextmanager
-def open_site(stack: Stack, client: Client, database: str = DATABASE, keep: bool = False) -> Iterator[Site]:
+def open_site(
+    stack: Stack, client: Client, database: str = DATABASE, keep: bool = False, free: bool = True
+) -> Iterator[Site]:
     """Make the database with the shipped city, its zones repeated, and the reference tables; drop it at the end.
 
-    `keep`: take the one that an earlier run left, without what its loads wrote, and leave it for the next.
+    `keep`: take the one that an earlier run left, without what its loads wrote, and leave it for the next. `free`:
+    parking costs nothing in any zone, so that nothing but the occupancy core is measured.
     """
     url = prepare_database(stack, database, fresh=not keep)
     try:
@@ -160,12 +165,15 @@ def open_site(stack: Stack, client: Client, database: str = DATABASE, keep: bool
             psycopg.connect(url, autocommit=True) as connection,
             contextlib.closing(connect(stack.redis_url, REDIS_TIMEOUT_SECONDS)) as redis,
         ):
-            if reference.are_made(connection):
-                city.empty(connection)
-                zones = city.open_wide(connection)
-            else:
+            is_new = not reference.are_made(connection)
+            if is_new:
                 city.repeat(connection)
-                zones = city.open_wide(connection)
+            else:
+                city.empty(connection)
+            zones = city.open_wide(connection)
+            if is_new and free:
+                city.make_free(connection, zones)
+            if is_new:
                 reference.make_tables(connection, len(zones), city.CAPACITY)
             yield Site(stack, Path(folder), connection, redis, client, zones, database)
     finally:

@@ -21,6 +21,8 @@ from simulator.service import Service
 
 DATABASE, BERLIN_DATABASE = "demo", "demo_berlin"
 DRIVERS = 200
+# VND of each: more than a morning's vehicles of one driver can cost, so that no wallet refuses a start.
+FUNDS = 100_000_000
 FASTEST, SLOWEST = 120.0, 80.0
 # The part of what the machine can do at most that a replay may ask of it: a busier one measures its own queues.
 SHARE = 0.6
@@ -145,7 +147,7 @@ class Demo:
             self.say(f"the API took {self.server_seconds:.0f} s to start; once more, with a later clock")
 
     def _server(self, database: str, port: int, environment: dict[str, str]) -> Server:
-        return Server(self.stack, database, port, name=database, environment=environment, drivers=DRIVERS)
+        return Server(self.stack, database, port, name=database, environment=environment, drivers=DRIVERS, funds=FUNDS)
 
 
 def clock(start: datetime, speed: float, anchor: datetime) -> dict[str, str]:

@@ -89,7 +89,7 @@ class Server:
         self.stop()
         require_free(self.port, "the API", "choose another with --port")
         write_keys(self.keys_path, self.drivers)
-        self._fund()
+        self.fund()
         try:
             self._start("api")
             self._wait_until_ready()
@@ -150,7 +150,8 @@ class Server:
             **self.environment,
         }
 
-    def _fund(self) -> None:
+    def fund(self) -> None:
+        """Give its drivers their test money, those that have none of it yet. Raises StackError."""
         from app.config import Settings  # only a start needs them
         from app.funding import FUNDS, fund_wallets
 

@@ -27,7 +27,10 @@ OPENS = datetime.fromisoformat("2026-11-23T07:00:00+07:00")
 DRIVERS = 32
 MOST_CONNECTIONS = 64
 PATIENCE = 60.0
-EMPTIED = "active_session, parking_session, parking_check, idempotency_key"
+LEDGER = "ledger_entry, ledger_transaction, ledger_account, wallet, hold, payment"
+EMPTIED = f"active_session, parking_session, parking_check, idempotency_key, {LEDGER}"
+# What each driver has at the begin of a trial: more than its traffic can spend, so that no wallet refuses a start. VND.
+FUNDS = 100_000_000
 
 
 class Service(Server):
@@ -84,10 +87,15 @@ class Site:
         return sorted(working_in(self.stack.postgres.data), key=lambda pid: (pid != leader, pid))
 
     def empty(self) -> None:
-        """Nobody is parked, nothing was ever answered; returns once Redis says so too."""
+        """Nobody is parked, nothing was ever answered or paid, wallets are as full as at first; returns once Redis
+        says so too."""
         with self.connect() as connection:
-            connection.execute(f"TRUNCATE {EMPTIED}")
+            with connection.transaction():
+                # The ledger refuses to be emptied by anybody who minds its triggers.
+                connection.execute("SET LOCAL session_replication_role = replica")
+                connection.execute(f"TRUNCATE {EMPTIED}")
             connection.execute("UPDATE zone_occupancy SET occupied = 0, version = version + 1, next_over = NULL")
+        self.service.fund()
         if not wait_until(lambda: not copies_that_differ(self.database_url, self.stack.redis_url), PATIENCE):
             raise BenchError(f"the copies in Redis are not healed within {PATIENCE:.0f} s")
 
@@ -110,7 +118,7 @@ def open_site(root: Path, workers: int, threads: int) -> Iterator[Site]:
         clock = clock_environment(stack, DATABASE, OPENS, SPEED, fresh=True)
         service = Service(
             stack, DATABASE, choose_free(), name="faults", workers=workers, threads=threads, drivers=DRIVERS,
-            environment={**clock, CLOCKS: str(folder / "clocks")},
+            environment={**clock, CLOCKS: str(folder / "clocks")}, funds=FUNDS,
         )  # fmt: skip
         service.start()
         ending.callback(service.stop)

@@ -37,6 +37,8 @@ PLATES = 40
 STRICT_ZONES = 4  # and one more that is advisory
 CAPACITIES = (1, 2, 3, 4)
 SEED = 20261014
+# VND of each driver: nobody's wallet is to run dry, however many calls are made.
+FUNDS = 10**12
 CHANGE_SECONDS = 0.3
 # A copy in Redis is milliseconds old; one that was lost (a flush, a time-out on a busy machine) is repaired within 5 s.
 COUNT_AGE = 5_000_000_000
@@ -67,7 +69,10 @@ def arena(tmp_path: Path) -> Iterator[Arena]:
     given = {"IPARKING_DATABASE_URL": os.environ["IPARKING_TEST_DATABASE_URL"], "IPARKING_REDIS_URL": redis}
     stack = Stack(tmp_path, environment=given)
     url = prepare_database(stack, "history", fresh=True)
-    server = Server(stack, "history", choose_free(), name="history", workers=2, threads=8, drivers=DRIVERS)
+    server = Server(
+        stack, "history", choose_free(), name="history", workers=2, threads=8, environment={"IPARKING_ENV": "test"},
+        drivers=DRIVERS, funds=FUNDS,
+    )  # fmt: skip
     try:
         with psycopg.connect(url, autocommit=True) as connection:
             zones = make_small(connection)
@@ -141,6 +146,7 @@ def test_answers_of_a_crowd_have_an_order(arena: Arena, tmp_path: Path):
     print(f"\n{report.operations:,} operations, checked in {took:.1f} s: {dict(sorted(outcomes.items()))}")
     assert_it_was_a_fight(operations, outcomes)
     assert_the_database_agrees(arena, operations)
+    assert_the_money_agrees(arena)
     for forge in (add_a_second_session, end_a_running_session, lose_a_stop):
         assert_it_is_seen_through(arena, forge(operations), a_long_session(operations)[0].plate, forge.__name__)
 
@@ -213,3 +219,19 @@ def assert_the_database_agrees(arena: Arena, operations: list[Operation]) -> Non
     consistent = wait_until(lambda: service.get("/v1/admin/consistency", operator)["divergences"] == 0, RECONCILED)
     assert consistent, service.get("/v1/admin/consistency", operator)
     service.close()
+
+
+def assert_the_money_agrees(arena: Arena) -> None:
+    """Each driver has what they were given but for the fees of their sessions that are over, and what is put aside is
+    for sessions that run: however starts and stops met at the same few wallets."""
+    query = """
+        SELECT w.owner, w.balance, w.owed, w.held,
+               %(funds)s - (SELECT COALESCE(sum(p.fee), 0) FROM parking_session p WHERE p.client = w.owner),
+               (SELECT COALESCE(sum(h.amount), 0) FROM hold h JOIN active_session a USING (id)
+                 WHERE h.state = 'pending' AND a.client = w.owner)
+          FROM wallet w WHERE w.kind = 'wallet'"""
+    for owner, balance, owed, held, left, aside in arena.connection.execute(query, {"funds": FUNDS}).fetchall():
+        assert (owner, balance, owed, held) == (owner, left, 0, aside)
+    query = "SELECT count(*) FROM active_session a FULL JOIN (SELECT * FROM hold WHERE state = 'pending') h USING (id) "
+    query += "WHERE a.id IS NULL OR h.id IS NULL"
+    assert arena.connection.execute(query).fetchone() == (0,), "one hold for each session that runs, and no other"

@@ -24,9 +24,9 @@ from app.stack.processes import wait_until
 from tests.conftest import ROOT
 from tests.stack.conftest import open_place
 
-# What decides: sessions, groups, checks, keys, jobs, settling.
+# What decides: sessions, groups, checks, keys, jobs, money.
 CORE = [
-    f"tests/app/test_{name}.py" for name in ("sessions", "round_trips", "grouping", "jobs", "enforcement", "settlement")
+    f"tests/app/test_{name}.py" for name in ("sessions", "round_trips", "grouping", "jobs", "enforcement", "wallet")
 ]
 
 

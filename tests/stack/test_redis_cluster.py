@@ -22,6 +22,8 @@ from tests.redis_cluster import MASTERS, PATIENCE, RedisCluster, running_cluster
 ZONES = 45
 DRIVERS = 4
 READERS = 2
+# VND of each driver: more than they can park away while the cluster is harmed.
+FUNDS = 10**12
 # So many starts before the master's end, and again after its replica took over.
 STARTS = 60
 # A copy that was lost or late is right again after so long (real seconds), once there is a master for it.
@@ -129,7 +131,9 @@ def server(database_url: str, cluster: RedisCluster, tmp_path_factory: pytest.Te
     stack = Stack(tmp_path_factory.mktemp("clustered") / ".iparking", given)
     assert stack.status()["redis"] == {"running": None, "process": None, "port": None, "given": True}
     environment = {"IPARKING_ENV": "test"}
-    server = Server(stack, port=choose_free(), workers=2, threads=8, environment=environment, drivers=DRIVERS + READERS)
+    server = Server(
+        stack, port=choose_free(), workers=2, threads=8, environment=environment, drivers=DRIVERS + READERS, funds=FUNDS
+    )
     server.start()
     yield server
     server.stop()

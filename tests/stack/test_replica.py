@@ -19,7 +19,7 @@ from app.stack.folders import prepare
 from app.stack.ports import choose_free
 from app.stack.postgres import SUPERUSER, PostgreSQL
 from app.stack.processes import wait_until
-from tests.conftest import Client
+from tests.conftest import Client, fund
 from tests.stack.conftest import make_home, open_place, remove_home
 from zones.nodes import connect
 
@@ -51,7 +51,8 @@ def pair() -> Iterator[Pair]:
         home, second = make_home(folder), make_home(folder / "second")
         try:
             with Stack(home, {}) as stack:
-                prepare_database(stack)
+                with psycopg.connect(prepare_database(stack)) as connection:
+                    fund(connection)
                 replica = stack.postgres.copy_to(prepare(second), choose_free())
                 replica.start()
                 try:
