@@ -17,6 +17,7 @@ from app.api import (
     sessions,
     wallet,
     webhooks,
+    withdrawals,
     zones,
 )
 from app.availability import Map
@@ -33,6 +34,8 @@ BLUEPRINTS = (
     wallet.wallet,
     cards.cards,
     payments.payments,
+    withdrawals.withdrawals,
+    withdrawals.decisions,
     enforcement.enforcement,
     reports.reports,
     webhooks.webhooks,

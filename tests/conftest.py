@@ -43,7 +43,8 @@ TEMPLATE_LOCK = 7_264_002
 LEDGER = "ledger_entry, ledger_transaction, ledger_account, wallet, hold"
 RECEIPTS = "receipt, einvoice, number_series, receipt_progress"
 GATEWAYS = "webhook_event, gateway_call, card, credit"
-MONEY = f"payment, {LEDGER}, {RECEIPTS}, {GATEWAYS}"
+DECISIONS = "withdrawal, refund, shift, cash_movement, audit_log"
+MONEY = f"payment, {LEDGER}, {RECEIPTS}, {GATEWAYS}, {DECISIONS}"
 CLEARED = f"active_session, parking_session, parking_check, idempotency_key, {MONEY}"
 FUNDS = 10_000_000
 
