@@ -4,6 +4,7 @@ from flask import Flask
 
 from app import errors
 from app.api import (
+    attendants,
     cards,
     documents,
     enforcement,
@@ -13,6 +14,7 @@ from app.api import (
     payments,
     quotes,
     receipts,
+    refunds,
     reports,
     sessions,
     wallet,
@@ -36,6 +38,10 @@ BLUEPRINTS = (
     payments.payments,
     withdrawals.withdrawals,
     withdrawals.decisions,
+    refunds.refunds,
+    refunds.decisions,
+    attendants.attendants,
+    attendants.floats,
     enforcement.enforcement,
     reports.reports,
     webhooks.webhooks,

@@ -119,6 +119,8 @@ class FontMissing(BillingError):
 
 class ProviderUnavailable(BillingError):
     """The e-invoice provider gave no answer: the invoice may or may not have arrived. Hand in the same one again."""
+
+
 class UnknownWithdrawal(BillingError):
     """No withdrawal has this id."""
 

@@ -132,9 +132,9 @@ WITH raised AS (
     UPDATE hold h SET amount = %(amount)s
       FROM (SELECT id, amount FROM hold WHERE id = %(id)s AND state = 'pending' FOR UPDATE) was
      WHERE h.id = was.id AND was.amount < %(amount)s
-    RETURNING h.owner, %(amount)s - was.amount AS more
+    RETURNING h.owner, h.kind, %(amount)s - was.amount AS more
 )
-UPDATE wallet w SET held = w.held + r.more FROM raised r WHERE w.owner = r.owner AND w.kind = 'wallet'
+UPDATE wallet w SET held = w.held + r.more FROM raised r WHERE w.owner = r.owner AND w.kind = r.kind
 """
 
 
@@ -151,7 +151,8 @@ def raise_hold(connection: psycopg.Connection, session_id: UUID, amount: int) ->
 
 _EXPIRE_HOLDS = """
 WITH over AS (
-    SELECT id, owner, amount FROM hold WHERE state = 'pending' AND expires_at <= %(now)s ORDER BY owner, id
+    SELECT id, owner, amount FROM hold WHERE state = 'pending' AND kind = 'wallet' AND expires_at <= %(now)s
+     ORDER BY owner, id
     LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), ended AS (
     UPDATE hold h SET state = 'expired', ended_at = %(now)s FROM over o WHERE h.id = o.id RETURNING h.owner, h.amount
@@ -165,7 +166,10 @@ SELECT count(*) FROM ended
 
 
 def expire_holds(connection: psycopg.Connection, now: datetime, limit: int) -> int:
-    """Give back what was put aside for longer than any session may last; the number of holds, at most `limit`."""
+    """Give back what was put aside for longer than any session may last; the number of holds, at most `limit`.
+
+    A float's holds stay until their sessions end: the cash was taken.
+    """
     row = connection.execute(_EXPIRE_HOLDS, {"now": now, "limit": limit}).fetchone()
     assert row is not None
     return int(row[0])
