@@ -14,7 +14,7 @@ import psycopg
 
 from app import cards
 from app.resources import Resources, Run
-from billing import ledger, rates
+from billing import ledger, rates, vat
 from billing.errors import BillingError, InsufficientFloat, InsufficientFunds, NoOpenShift, NotFree, OwesTooMuch
 from billing.rates import Bill, Rate
 from zones import enforcement, errors, plates, sessions
@@ -46,11 +46,18 @@ class StartRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What a stay would cost, and the longest one allowed there."""
+    """What a stay would cost, tax included, and the longest one allowed there.
+
+    `open_hold` is what a wallet puts aside for a stay without an end; for this one it is the total. `tax` VND at
+    `tax_basis_points` are in the total.
+    """
 
     bill: Bill
     rate_version: str
     max_stay_minutes: int
+    open_hold: int
+    tax: int
+    tax_basis_points: int
 
 
 def _place(resources: Resources, zone: str, vehicle_class: str) -> Place:
@@ -82,7 +89,14 @@ def quote(resources: Resources, zone: str, vehicle_class: str, start: datetime, 
     longest = _max_stay(place, rate)
     _check_minutes(minutes, longest)
     bill = rates.price(rate, start, start + timedelta(minutes=minutes))
-    return Quote(bill, rate.version, longest // timedelta(minutes=1))
+    first = rates.price(rate, start, start + _first_while(resources, longest)).total
+    tax = resources.catalogue.vat.at(start + timedelta(minutes=minutes)).basis_points
+    return Quote(bill, rate.version, longest // timedelta(minutes=1), first, bill.total - vat.net(bill.total, tax), tax)
+
+
+def _first_while(resources: Resources, longest: timedelta) -> timedelta:
+    """The time whose price is put aside for a stay without an end."""
+    return min(timedelta(minutes=resources.settings.open_hold_minutes), longest)
 
 
 def _agree(rate: Rate, started_at: datetime, longest: timedelta) -> AgreedPrice:
@@ -231,7 +245,7 @@ def _to_hold(resources: Resources, call: sessions.Start, purse: str) -> int:
     """VND to put aside in the purse: the price of the time that is asked for, or of a first while where it is open."""
     if call.payment_method != "wallet" and purse == "wallet":
         return 0
-    first = min(timedelta(minutes=resources.settings.open_hold_minutes), call.max_over_at - call.started_at)
+    first = _first_while(resources, call.max_over_at - call.started_at)
     return call.price.owed(call.ends_at - call.started_at if call.ends_at else first)
 
 
