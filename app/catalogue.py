@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 
 from app.database import DatabaseState, database_state
 from app.errors import Unavailable
-from billing import plans
+from billing import plans, vat
 from billing.rates import RateTable
+from billing.vat import VatTable
 from zones import places
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class Catalogue:
         self._revisions: dict[str, int] = {}
         self._places: places.Places | None = None
         self._rates: RateTable | None = None
+        self._vat: VatTable | None = None
         self._database_id: str | None = None
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -45,6 +47,13 @@ class Catalogue:
         if self._rates is None:
             raise Unavailable("the rates could not be read yet")
         return self._rates
+
+    @property
+    def vat(self) -> VatTable:
+        """The tax in prices, of all times. Raises Unavailable while it could not be read."""
+        if self._vat is None:
+            raise Unavailable("the rates could not be read yet")
+        return self._vat
 
     @property
     def database_id(self) -> str:
@@ -67,6 +76,8 @@ class Catalogue:
             self._database_id = state.id
             self._note(began, state)
             found = dict(connection.execute("SELECT name, value FROM revision").fetchall())
+            if found["rates"] != self._revisions.get("rates"):
+                self._vat = vat.load(connection)
             connection.rollback()
             if found["zones"] != self._revisions.get("zones"):
                 self._places = places.load(connection)

@@ -4,6 +4,7 @@ from flask import Flask
 
 from app import errors
 from app.api import (
+    attendants,
     cards,
     documents,
     enforcement,
@@ -13,10 +14,12 @@ from app.api import (
     payments,
     quotes,
     receipts,
+    refunds,
     reports,
     sessions,
     wallet,
     webhooks,
+    withdrawals,
     zones,
 )
 from app.availability import Map
@@ -33,6 +36,12 @@ BLUEPRINTS = (
     wallet.wallet,
     cards.cards,
     payments.payments,
+    withdrawals.withdrawals,
+    withdrawals.decisions,
+    refunds.refunds,
+    refunds.decisions,
+    attendants.attendants,
+    attendants.floats,
     enforcement.enforcement,
     reports.reports,
     webhooks.webhooks,

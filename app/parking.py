@@ -14,8 +14,8 @@ import psycopg
 
 from app import cards
 from app.resources import Resources, Run
-from billing import ledger, rates
-from billing.errors import BillingError, InsufficientFunds, NotFree, OwesTooMuch
+from billing import ledger, rates, vat
+from billing.errors import BillingError, InsufficientFloat, InsufficientFunds, NoOpenShift, NotFree, OwesTooMuch
 from billing.rates import Bill, Rate
 from zones import enforcement, errors, plates, sessions
 from zones.enforcement import Check, Look, Sighting
@@ -46,11 +46,18 @@ class StartRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What a stay would cost, and the longest one allowed there."""
+    """What a stay would cost, tax included, and the longest one allowed there.
+
+    `open_hold` is what a wallet puts aside for a stay without an end; for this one it is the total. `tax` VND at
+    `tax_basis_points` are in the total.
+    """
 
     bill: Bill
     rate_version: str
     max_stay_minutes: int
+    open_hold: int
+    tax: int
+    tax_basis_points: int
 
 
 def _place(resources: Resources, zone: str, vehicle_class: str) -> Place:
@@ -82,7 +89,14 @@ def quote(resources: Resources, zone: str, vehicle_class: str, start: datetime, 
     longest = _max_stay(place, rate)
     _check_minutes(minutes, longest)
     bill = rates.price(rate, start, start + timedelta(minutes=minutes))
-    return Quote(bill, rate.version, longest // timedelta(minutes=1))
+    first = rates.price(rate, start, start + _first_while(resources, longest)).total
+    tax = resources.catalogue.vat.at(start + timedelta(minutes=minutes)).basis_points
+    return Quote(bill, rate.version, longest // timedelta(minutes=1), first, bill.total - vat.net(bill.total, tax), tax)
+
+
+def _first_while(resources: Resources, longest: timedelta) -> timedelta:
+    """The time whose price is put aside for a stay without an end."""
+    return min(timedelta(minutes=resources.settings.open_hold_minutes), longest)
 
 
 def _agree(rate: Rate, started_at: datetime, longest: timedelta) -> AgreedPrice:
@@ -91,11 +105,15 @@ def _agree(rate: Rate, started_at: datetime, longest: timedelta) -> AgreedPrice:
     return AgreedPrice(rate.version, rate.refund, (*after, longest // timedelta(microseconds=1) + 1), amounts)
 
 
-def start(resources: Resources, client: str, key: str | None, request: StartRequest) -> Session:
+def start(
+    resources: Resources, client: str, key: str | None, request: StartRequest, *, on_behalf: bool = False
+) -> Session:
     """Start a session now. The answer to a repeated key is the first one.
 
+    `on_behalf`: the client is an attendant, who has taken the price in cash; it is put aside in his float.
+
     Raises InvalidPlate, ClassNotServed, UnknownZone, NoRate, MaxStayExceeded, ZoneFull, AlreadyParked, KeyConflict,
-    InsufficientFunds, OwesTooMuch, NotFree, NoCard, PaymentDeclined.
+    InsufficientFunds, OwesTooMuch, NotFree, NoCard, PaymentDeclined; on behalf InsufficientFloat, NoOpenShift.
     """
     started_at = sessions.floor_to_millisecond(resources.clock.now())
     try:
@@ -107,7 +125,7 @@ def start(resources: Resources, client: str, key: str | None, request: StartRequ
             cards.authorize(resources, first.id, request.payment_method, is_new=False)
             return first
         raise
-    started = _insist(resources, _start_together, new, started_at)
+    started = _insist(resources, _start_on_behalf if on_behalf else _start_together, new, started_at)
     cards.authorize(resources, started.id, request.payment_method, is_new=started.zone_count is not None)
     return _first_answer(resources, new, started)
 
@@ -159,20 +177,26 @@ def _answered_before(
 _START_AND_HOLD = f"""
 WITH started AS MATERIALIZED (SELECT {sessions.STARTED} FROM start_sessions(%s)),
     held AS MATERIALIZED (
-        SELECT place_holds(array_agg(id), array_agg(client), array_agg(amount), array_agg(expires_at), %s, %s)
+        SELECT place_holds(array_agg(id), array_agg(client), array_agg(amount), array_agg(expires_at), %s, %s, %s)
           FROM unnest(%s::bigint[], %s::uuid[], %s::text[], %s::bigint[], %s::timestamptz[])
                h(member, id, client, amount, expires_at)
          WHERE member IN (SELECT unnest(members) FROM started WHERE outcome = 'started'))
 SELECT started.* FROM started CROSS JOIN (SELECT count(*) FROM held) AS placed"""
 
 
-def _start_together(
+def _start_on_behalf(
     resources: Resources, connection: psycopg.Connection, calls: Sequence[sessions.Start]
+) -> Sequence[sessions.Started | ZoneError | BillingError]:
+    return _start_together(resources, connection, calls, "float")
+
+
+def _start_together(
+    resources: Resources, connection: psycopg.Connection, calls: Sequence[sessions.Start], purse: str = "wallet"
 ) -> Sequence[sessions.Started | ZoneError | BillingError]:
     paying = [(n, call) for n, call in enumerate(calls, 1) if call.payment_method != "free"]
     try:
         with cards.together(resources, connection, calls):
-            answers = _start_and_hold(resources, connection, calls, paying)
+            answers = _start_and_hold(resources, connection, calls, paying, purse)
             cards.open_payments(resources, connection, calls, answers)
     except psycopg.errors.CheckViolation as error:
         refusal = _UNPAID.get(error.diag.constraint_name or "")
@@ -185,6 +209,8 @@ def _start_together(
 
 _UNPAID: dict[str, BillingError] = {
     "wallet_covers_hold": InsufficientFunds("the wallet does not cover this stay: top it up, or pay in another way"),
+    "float_covers_hold": InsufficientFloat("the float does not cover this stay: have it topped up"),
+    "shift_is_open": NoOpenShift("cash moves only in an open shift of the attendant who takes it"),
     "owed_within_limit": OwesTooMuch("too much is owed from earlier sessions: pay that first"),
 }
 
@@ -194,6 +220,7 @@ def _start_and_hold(
     connection: psycopg.Connection,
     calls: Sequence[sessions.Start],
     paying: Sequence[tuple[int, sessions.Start]],
+    purse: str,
 ) -> list[sessions.Started | ZoneError]:
     if not paying:
         return sessions.start(connection, calls)
@@ -203,21 +230,22 @@ def _start_and_hold(
             sessions.start_arguments(calls),
             max(call.started_at for call in calls),
             resources.settings.owed_limit,
+            purse,
             [n for n, _ in paying],
             [call.id for _, call in paying],
             [call.client for _, call in paying],
-            [_to_hold(resources, call) for _, call in paying],
+            [_to_hold(resources, call, purse) for _, call in paying],
             [call.max_over_at + HOLD_MARGIN for _, call in paying],
         ),
     )
     return sessions.read_started(calls, rows)
 
 
-def _to_hold(resources: Resources, call: sessions.Start) -> int:
-    """VND to put aside in the wallet: the price of the time that is asked for, or of a first while where it is open."""
-    if call.payment_method != "wallet":
+def _to_hold(resources: Resources, call: sessions.Start, purse: str) -> int:
+    """VND to put aside in the purse: the price of the time that is asked for, or of a first while where it is open."""
+    if call.payment_method != "wallet" and purse == "wallet":
         return 0
-    first = min(timedelta(minutes=resources.settings.open_hold_minutes), call.max_over_at - call.started_at)
+    first = _first_while(resources, call.max_over_at - call.started_at)
     return call.price.owed(call.ends_at - call.started_at if call.ends_at else first)
 
 
@@ -265,10 +293,11 @@ _AND_CHARGE = """,
                        (SELECT z.district_code FROM zone z WHERE z.code = e.zone_code
                          ORDER BY z.valid_from DESC LIMIT 1))), %s)
           FROM ended e
-         WHERE e.outcome IN ('stopped', 'closed') AND (e.fee > 0 OR e.payment_method = 'wallet')
+         WHERE e.outcome IN ('stopped', 'closed') AND (e.fee > 0 OR e.payment_method IN ('wallet', 'cash'))
         HAVING count(*) > 0)
 SELECT ended.* FROM ended CROSS JOIN (SELECT count(*) FROM charged) AS booked"""
 _STOP = "WITH ended AS MATERIALIZED (SELECT * FROM stop_sessions(%s))" + _AND_CHARGE
+_CANCEL = "WITH ended AS MATERIALIZED (SELECT * FROM cancel_sessions(%s::uuid[], %s))" + _AND_CHARGE
 _CLOSE = "WITH ended AS MATERIALIZED (SELECT * FROM end_sessions(%s::uuid[], %s, %s))" + _AND_CHARGE
 
 
@@ -276,7 +305,7 @@ def stop(resources: Resources, call: StopCall) -> Session:
     """Stop a session now, or as of `stopped_at` where the phone was offline.
 
     Raises UnknownSession, SessionEnded, SessionExpired, KeyConflict, StoppedInFuture, StoppedTooLate,
-    StoppedBeforeStart.
+    StoppedBeforeStart; NoOpenShift where an attendant must give cash back and has none.
     """
     ended = _insist(resources, _stop_together, sessions.check_stop(call), call.now)
     return Session(
@@ -287,9 +316,15 @@ def stop(resources: Resources, call: StopCall) -> Session:
 
 def _stop_together(
     resources: Resources, connection: psycopg.Connection, calls: Sequence[StopCall]
-) -> list[Ended | ZoneError]:
+) -> Sequence[Ended | ZoneError | BillingError]:
     now = max(call.now for call in calls)
-    rows = connection.execute(_STOP, (sessions.stop_arguments(calls), now)).fetchall()
+    try:
+        rows = connection.execute(_STOP, (sessions.stop_arguments(calls), now)).fetchall()
+    except psycopg.errors.CheckViolation as error:
+        refusal = _UNPAID.get(error.diag.constraint_name or "")
+        if refusal is None or len(calls) > 1:  # each is tried by itself then
+            raise
+        return [refusal]
     answers = [sessions.read_ended(row) for row in sorted(rows)]
     push(resources, *(answer.zone_count for answer in answers if isinstance(answer, Ended)))
     return answers
@@ -305,6 +340,21 @@ def close(resources: Resources, ids: list[UUID], now: datetime, ended_by: str) -
     for session_id in unpriced:
         _price_on(resources, session_id, now)
     return len(ended) + (close(resources, unpriced, now, ended_by) if unpriced else 0)
+
+
+def cancel(connection: psycopg.Connection, session_id: UUID, now: datetime) -> Ended | None:
+    """End a session that was started by mistake, for nothing; None where it is not running any more.
+
+    Its count is to be pushed once the caller's transaction is committed. Raises NoOpenShift.
+    """
+    try:
+        with connection.transaction():
+            row = connection.execute(_CANCEL, ([session_id], now, now)).fetchone()
+    except psycopg.errors.CheckViolation as error:
+        raise _UNPAID.get(error.diag.constraint_name or "", error) from None
+    ended = row and sessions.read_ended(row)
+    assert not isinstance(ended, ZoneError)
+    return ended or None
 
 
 def _price_on(resources: Resources, session_id: UUID, now: datetime) -> None:

@@ -119,3 +119,51 @@ class FontMissing(BillingError):
 
 class ProviderUnavailable(BillingError):
     """The e-invoice provider gave no answer: the invoice may or may not have arrived. Hand in the same one again."""
+
+
+class UnknownWithdrawal(BillingError):
+    """No withdrawal has this id."""
+
+
+class AlreadyDecided(BillingError):
+    """Somebody has decided otherwise before."""
+
+
+class UnknownRefund(BillingError):
+    """No refund has this id."""
+
+
+class AlreadyRequested(BillingError):
+    """A refund for the session waits for a decision."""
+
+
+class NothingCharged(BillingError):
+    """The session was charged nothing, or nothing yet."""
+
+
+class RefundExceedsCharge(BillingError):
+    """More would be given back than was charged."""
+
+
+class InsufficientFloat(BillingError):
+    """The attendant's float does not cover the cash that would be taken."""
+
+
+class NoOpenShift(BillingError):
+    """Cash moves only in an open shift, and the attendant has none."""
+
+
+class ShiftOpen(BillingError):
+    """The attendant has an open shift already."""
+
+
+class UnknownShift(BillingError):
+    """The attendant has no shift of this id."""
+
+
+class ShiftClosed(BillingError):
+    """The shift was closed before."""
+
+
+class UnknownAttendant(BillingError):
+    """Nobody takes cash under this name."""

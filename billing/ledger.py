@@ -147,7 +147,8 @@ def raise_hold(connection: psycopg.Connection, session_id: UUID, amount: int) ->
 
 def expire_holds(connection: psycopg.Connection, now: datetime, limit: int) -> int:
     """Give back what was put aside for longer than any session may last, in at most `limit` wallets; the number of
-    holds."""
+    holds. A float's holds stay until their sessions end: the cash was taken.
+    """
     row = connection.execute("SELECT expire_holds(%s, %s)", (now, limit)).fetchone()
     assert row is not None
     return int(row[0])

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import psycopg
 
-from billing import ledger
+from billing import ledger, wallets
 from billing.errors import LedgerConflict, UnknownPayment
 from billing.ledger import Posting
 
@@ -148,8 +148,8 @@ def pay(
 ) -> bool:
     """The money came: note and book it, in one transaction. False where that was done before.
 
-    A top-up goes to the wallet. All else goes to what its driver owes; where that was paid in another way meanwhile,
-    the wallet gets the rest. Raises LedgerConflict where another amount was said before.
+    A top-up goes to the wallet, where it first pays what is owed. All else goes to what its driver owes; where that was
+    paid in another way meanwhile, the wallet gets the rest. Raises LedgerConflict where another amount was said before.
     """
     with connection.transaction():
         paid = connection.execute(
@@ -167,6 +167,7 @@ def pay(
             ledger.WALLET + payment.client: owed - amount,
         }
         ledger.post(connection, [Posting("payment", payment.reference, at, entries)])
+        wallets.settle_owed(connection, payment.client, at)
     return True
 
 

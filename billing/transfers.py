@@ -23,7 +23,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import class_row
 
-from billing import ledger, references
+from billing import ledger, references, wallets
 from billing.errors import NothingOwed, UnknownCredit, UnknownPayment
 from billing.gateways import vnpay
 from billing.ledger import RECEIVABLE, WALLET, Posting
@@ -219,13 +219,14 @@ def _lock_owed(connection: psycopg.Connection, client: str) -> int:
 
 
 def _book(connection: psycopg.Connection, credit: Credit, client: str, settled: int, now: datetime) -> None:
-    """To the debt `settled`, to the wallet the rest."""
+    """To the debt `settled`, to the wallet the rest; what is owed otherwise is paid out of it at once."""
     entries = {
         f"clearing/{credit.gateway}": credit.amount,
         RECEIVABLE + client: -settled,
         WALLET + client: settled - credit.amount,
     }
     ledger.post(connection, [Posting(KIND, _key(credit), now, entries)])
+    wallets.settle_owed(connection, client, now)
 
 
 def _key(credit: Credit) -> str:

@@ -43,7 +43,8 @@ TEMPLATE_LOCK = 7_264_002
 LEDGER = "ledger_entry, ledger_transaction, ledger_account, wallet, hold"
 RECEIPTS = "receipt, einvoice, number_series, receipt_progress"
 GATEWAYS = "webhook_event, gateway_call, card, credit"
-MONEY = f"payment, {LEDGER}, {RECEIPTS}, {GATEWAYS}"
+DECISIONS = "withdrawal, refund, shift, cash_movement, audit_log"
+MONEY = f"payment, {LEDGER}, {RECEIPTS}, {GATEWAYS}, {DECISIONS}"
 CLEARED = f"active_session, parking_session, parking_check, idempotency_key, {MONEY}"
 FUNDS = 10_000_000
 
@@ -233,14 +234,16 @@ def clock() -> SteppedClock:
     return SteppedClock("2026-10-14T08:00:00+07:00")
 
 
-KEYS = {role: f"{role}-key" for role in ("driver", "warden", "planner", "operator", "device")}
+KEYS = {role: f"{role}-key" for role in ("driver", "warden", "attendant", "planner", "operator", "device")}
 DRIVERS = [f"driver-key-{n}" for n in range(1, 9)]
+ATTENDANTS = [f"attendant-key-{n}" for n in range(1, 3)]
+MANY = {"driver": DRIVERS, "attendant": ATTENDANTS}
 
 
 @pytest.fixture(scope="session")
 def keys_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("keys") / "keys.json"
-    path.write_text(json.dumps(KEYS | {"drivers": DRIVERS}))
+    path.write_text(json.dumps(KEYS | {"drivers": DRIVERS, "attendants": ATTENDANTS}))
     return path
 
 
@@ -286,7 +289,8 @@ class Client(FlaskClient):
     def open(self, *args: Any, role: str | None = None, key: str | None = None, **kwargs: Any) -> Any:
         headers = Headers(kwargs.pop("headers", None) or {})
         if role is not None:
-            token = DRIVERS[int(role.removeprefix("driver-")) - 1] if role.startswith("driver-") else KEYS[role]
+            one, _, number = role.partition("-")
+            token = MANY[one][int(number) - 1] if number else KEYS[role]
             headers["Authorization"] = f"Bearer {token}"
         if key is not None:
             headers["Idempotency-Key"] = key

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 import flask_smorest
 import orjson
@@ -51,6 +52,16 @@ def answer_once(body: Any, do: Callable[[psycopg.Connection], Any], status: int 
     return answer(idempotency.once(connection, call, held.clock.now(), lambda: do(connection)), status)
 
 
+def answer_together(body: Any, do: Callable[[psycopg.Connection], Any], status: int = 200) -> Response:
+    """As answer_once, for what takes several statements: they are one transaction also where there is no key."""
+
+    def together(connection: psycopg.Connection) -> Any:
+        with connection.transaction():
+            return do(connection)
+
+    return answer_once(body, together, status)
+
+
 def next_link(cursor: str) -> dict[str, str]:
     """The header that leads to the page after `cursor`, with the other parameters of this request."""
     arguments = request.args.to_dict() | {"cursor": cursor}
@@ -95,6 +106,19 @@ def read_query(schema: Schema) -> Any:
         return schema.load(request.args.to_dict())
     except ValidationError as error:
         raise BadParameter(list(flatten(error.messages))) from None
+
+
+def read_uuid(text: str, name: str) -> UUID:
+    """An id from the path, where it is called `name`. Raises BadParameter."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise BadParameter([{"field": name, "rule": "must be a UUID"}]) from None
+
+
+def uuid_parameter(name: str) -> dict[str, Any]:
+    """An id in the path, as the document has it."""
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
 
 
 READERS = {"json": read_body, "query": read_query}

@@ -12,6 +12,8 @@ from zones.terms import KNOWN_CLASSES
 HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 # Rates, partitions and UUIDv7 all reach this far; beyond it lies a mistyped year.
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+# A movement of more than this is a mistyped one.
+MAX_AMOUNT = 1_000_000_000
 
 
 def local(instant: datetime | None) -> str | None:
@@ -79,6 +81,23 @@ class MoneySchema(Schema):
 
     amount = fields.Integer(required=True, metadata={"example": 25000})
     currency = fields.String(required=True, validate=validate.Equal("VND"), metadata={"example": "VND"})
+
+
+def amount(**kwargs: Any) -> fields.Integer:
+    """Whole đồng that somebody asks to move: above 0, and no more than one movement ever is."""
+    limits = validate.Range(1, MAX_AMOUNT)
+    return fields.Integer(strict=True, validate=limits, metadata={"example": 50000}, **kwargs)
+
+
+def words(longest: int, example: str, **kwargs: Any) -> PlainText:
+    """Text that says something, of at most so many characters."""
+    limits = [validate.Length(1, longest), validate.Regexp(r".*\S", error="must say something")]
+    return PlainText(validate=limits, metadata={"example": example}, **kwargs)
+
+
+def reason(**kwargs: Any) -> PlainText:
+    """Why, in the words of who asks or decides."""
+    return words(500, "Trả nhầm xe", **kwargs)
 
 
 class FieldErrorSchema(Schema):

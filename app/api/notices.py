@@ -64,7 +64,7 @@ class IpnAnswerSchema(Schema):
     Message = fields.String(required=True)
 
 
-class ReceivedSchema(Schema):
+class NoticeTakenSchema(Schema):
     """Stored; `repeated` where it was stored before."""
 
     received = fields.Boolean(required=True)
@@ -82,7 +82,7 @@ def vnpay() -> Response:
 
 @notices.route("/bank", methods=["POST"])
 @notices.doc(parameters=HEADERS, requestBody=PUSH)
-@notices.response(200, ReceivedSchema)
+@notices.response(200, NoticeTakenSchema)
 @notices.refusals(BadSignature, UnreadableEvent, UnknownResource)
 def bank() -> Response:
     """Take a credit that the bank pushes."""

@@ -10,8 +10,10 @@ from app.api.blueprint import Blueprint, answer_once
 from app.api.fields import Instant, MoneySchema, local, money, vehicle_class, zone_code
 from app.errors import BadBody, MalformedBody
 from app.parking import Quote
+from app.paying import REASONS, payment_methods
 from app.resources import resources
 from billing.errors import NoRate
+from billing.gateways import METHODS
 from zones import errors
 
 quotes = Blueprint("quotes", __name__, url_prefix="/v1/quotes", description="What a stay would cost")
@@ -37,10 +39,41 @@ class LineSchema(Schema):
     amount = fields.Integer(required=True)
 
 
+class TaxSchema(Schema):
+    """Value-added tax, which is in the total; its rate in hundredths of a percent."""
+
+    amount = fields.Nested(MoneySchema, required=True)
+    basis_points = fields.Integer(required=True)
+
+
+class HoldSchema(Schema):
+    """What a wallet puts aside at the start: for this stay, and for one without an end."""
+
+    fixed = fields.Nested(MoneySchema, required=True)
+    open = fields.Nested(MoneySchema, required=True)
+
+
+class MethodSchema(Schema):
+    """Whether a method can pay this stay; `reason` says how, or why not.
+
+    `put_aside`: in the wallet, at the start. `held_on_card`: at the start. `small_fee_from_wallet`: too little for a
+    card; it draws on the wallet, or waits where that does not cover it. `charged_together`: too little for a card; it
+    waits until it is enough for one charge. `above_card_maximum`: too much for a card. `owed_until_paid`: it is owed
+    when the stay ends, and paid then. `not_set_up`: not here. `not_free`: something may be owed. `nothing_to_pay`.
+    """
+
+    method = fields.String(required=True, validate=validate.OneOf(METHODS))
+    allowed = fields.Boolean(required=True)
+    reason = fields.String(required=True, validate=validate.OneOf(REASONS))
+
+
 class QuoteSchema(Schema):
-    """The lines add up to the total."""
+    """The lines add up to the total, which is all that is to be paid: tax is in it, and no fee comes on top."""
 
     total = fields.Nested(MoneySchema, required=True)
+    tax = fields.Nested(TaxSchema, required=True)
+    wallet_hold = fields.Nested(HoldSchema, required=True)
+    payment_methods = fields.List(fields.Nested(MethodSchema), required=True)
     lines = fields.List(fields.Nested(LineSchema), required=True)
     rate_version = fields.String(required=True)
     max_stay_minutes = fields.Integer(required=True)
@@ -61,6 +94,12 @@ def quote_json(quote: Quote) -> dict[str, Any]:
     ]
     return {
         "total": money(quote.bill.total),
+        "tax": {"amount": money(quote.tax), "basis_points": quote.tax_basis_points},
+        "wallet_hold": {"fixed": money(quote.bill.total), "open": money(quote.open_hold)},
+        "payment_methods": [
+            {"method": method, "allowed": allowed, "reason": reason}
+            for method, (allowed, reason) in payment_methods(resources().settings, quote.bill.total).items()
+        ],
         "lines": lines,
         "rate_version": quote.rate_version,
         "max_stay_minutes": quote.max_stay_minutes,

@@ -8,7 +8,7 @@ from typing import Any
 from app.stack.errors import StackError
 from app.stack.processes import replace_file
 
-ROLES = ("driver", "warden", "planner", "operator", "device")
+ROLES = ("driver", "warden", "attendant", "planner", "operator", "device")
 
 
 def write_keys(path: Path, drivers: int = 0) -> dict[str, Any]:

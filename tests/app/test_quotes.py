@@ -1,7 +1,14 @@
 """Quotes over HTTP: the golden bills, and that a quote is what the session then costs."""
 
+from dataclasses import replace
+
+import psycopg
 import pytest
 
+from app.config import Settings
+from app.paying import payment_methods
+from app.resources import Resources
+from billing.gateways import METHODS
 from tests.conftest import Client, SteppedClock
 
 
@@ -65,3 +72,62 @@ def test_key_makes_a_quote_repeatable(client: Client):
     assert client.post("/v1/quotes", json=body, role="driver", key="q").data == first.data
     other = client.post("/v1/quotes", json=body | {"minutes": 61}, role="driver", key="q")
     assert (other.status_code, other.json["code"]) == (422, "idempotency_conflict")
+
+
+def test_quote_says_all_before_anything_is_paid(client: Client, clock: SteppedClock):
+    quoted = quote(client, "HK-001", 180).json
+    assert quoted["total"]["amount"] == 102_000
+    assert quoted["tax"] == {"amount": {"amount": 7_556, "currency": "VND"}, "basis_points": 800}
+    assert (quoted["wallet_hold"]["fixed"]["amount"], quoted["wallet_hold"]["open"]["amount"]) == (102_000, 30_000)
+    shown = {one["method"]: one["allowed"] for one in quoted["payment_methods"]}
+    assert set(shown) == set(METHODS) and shown["wallet"] and not shown["free"]
+    body = {"zone": "HK-001", "plate": "30A-123.45", "vehicle_class": "car", "payment_method": "wallet"}
+    for minutes, held in ((180, "fixed"), (None, "open")):
+        session = client.post("/v1/sessions", json=body | {"minutes": minutes}, role="driver").json
+        assert client.get("/v1/wallet", role="driver").json["held"] == quoted["wallet_hold"][held]
+        client.post(f"/v1/sessions/{session['id']}/stop", json={}, role="driver")
+
+
+def test_card_below_its_minimum_waits_or_draws_on_the_wallet():
+    taken = replace(Settings("d", "redis://r"), stripe_key="sk_test_x")
+    waits = replace(taken, small_fees="wait")
+    facts = {
+        amount: payment_methods(taken, amount)["card"] for amount in (0, 1, 12_999, 13_000, 99_999_999, 100_000_000)
+    }
+    assert facts == {
+        0: (True, "nothing_to_pay"),
+        1: (True, "small_fee_from_wallet"),
+        12_999: (True, "small_fee_from_wallet"),
+        13_000: (True, "held_on_card"),
+        99_999_999: (True, "held_on_card"),
+        100_000_000: (False, "above_card_maximum"),
+    }
+    assert payment_methods(waits, 12_999)["card"] == (True, "charged_together")
+    assert {method: allowed for method, (allowed, _) in payment_methods(taken, 1).items() if not allowed} == {
+        "vietqr": False, "vnpay": False, "free": False,
+    }  # fmt: skip
+
+
+def test_free_minutes_cost_nothing_and_may_be_had_free(client: Client, resources: Resources, database_url: str):
+    """No right or permit is known yet: `free` is only what the rate asks nothing for."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE rate_plan SET free_minutes = 15 WHERE version = 'restricted-car-2018-01-01'")
+        connection.execute("UPDATE revision SET value = value + 1 WHERE name = 'rates'")
+    try:
+        resources.catalogue.refresh()
+        body = {"zone": "HK-001", "plate": "30A-123.45", "vehicle_class": "car", "minutes": 15}
+        quoted = quote(client, "HK-001", 15).json
+        assert quoted["total"]["amount"] == quoted["tax"]["amount"]["amount"] == 0
+        assert {one["allowed"] for one in quoted["payment_methods"]} == {True}
+        for method in ("free", "wallet"):
+            session = client.post("/v1/sessions", json=body | {"payment_method": method}, role="driver").json
+            assert session["fee"]["amount"] == 0
+            stopped = client.post(f"/v1/sessions/{session['id']}/stop", json={}, role="driver").json
+            assert stopped["fee"]["amount"] == 0
+        longer = body | {"minutes": 16, "payment_method": "free"}
+        assert client.post("/v1/sessions", json=longer, role="driver").json["code"] == "not_free"
+        assert [one["kind"] for one in client.get("/v1/wallet/entries", role="driver").json["entries"]] == ["funding"]
+    finally:
+        with psycopg.connect(database_url) as connection:
+            connection.execute("UPDATE rate_plan SET free_minutes = 0 WHERE version = 'restricted-car-2018-01-01'")
+            connection.execute("UPDATE revision SET value = value + 1 WHERE name = 'rates'")

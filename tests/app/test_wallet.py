@@ -10,7 +10,8 @@ ZONE = "HK-001"  # restricted: 30,000 for each of the first two hours, then 42,0
 
 
 def wallet(client: Client, role: str = "driver") -> dict[str, int]:
-    return {name: money["amount"] for name, money in client.get("/v1/wallet", role=role).json.items()}
+    shown = client.get("/v1/wallet", role=role).json
+    return {name: shown[name]["amount"] for name in ("balance", "held", "available", "owed")}
 
 
 def start(client: Client, **more):

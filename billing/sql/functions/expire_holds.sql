@@ -1,4 +1,4 @@
--- Give back what was put aside for longer than any session may last. Wallets are locked before holds, as by everybody; one
+-- Give back what was put aside in wallets for longer than any session may last; a float's holds stay, the cash was taken. Wallets are locked before holds, as by everybody; one
 -- that somebody uses at the moment is left for the next time.
 -- In:  the instant, and how many wallets at most. Out: the number of holds.
 CREATE OR REPLACE FUNCTION expire_holds(p_at timestamptz, p_most bigint) RETURNS bigint LANGUAGE plpgsql AS $$
@@ -9,11 +9,11 @@ BEGIN
     SELECT array_agg(l.owner) INTO v_owners
       FROM (SELECT w.owner FROM wallet w
              WHERE w.kind = 'wallet'
-               AND w.owner IN (SELECT h.owner FROM hold h WHERE h.state = 'pending' AND h.expires_at <= p_at)
+               AND w.owner IN (SELECT h.owner FROM hold h WHERE h.state = 'pending' AND h.kind = 'wallet' AND h.expires_at <= p_at)
              ORDER BY w.owner LIMIT p_most FOR NO KEY UPDATE SKIP LOCKED) l;
     WITH ended AS (
         UPDATE hold h SET state = 'expired', ended_at = p_at
-         WHERE h.state = 'pending' AND h.expires_at <= p_at AND h.owner = ANY (v_owners)
+         WHERE h.state = 'pending' AND h.kind = 'wallet' AND h.expires_at <= p_at AND h.owner = ANY (v_owners)
         RETURNING h.owner, h.amount
     ), freed AS (
         UPDATE wallet w SET held = w.held - e.amount

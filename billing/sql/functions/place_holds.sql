@@ -1,10 +1,12 @@
--- Put wallet money aside for sessions that start, and refuse who owes more than the limit. In the start's own transaction.
+-- Put money aside for sessions that start, and refuse who owes more than the limit. In the start's own transaction.
 -- In:  pairwise: the sessions, their clients, the VND to hold (0: another method pays later); the instant, until when each hold
---      stands at most, and how much a client may owe.
--- Fails as a whole, with the constraint named wallet_covers_hold or owed_within_limit, where one cannot pay: the caller then
--- tries each by itself.
+--      stands at most, and how much a client may owe; the purse: wallet, or float where attendants take the price in cash (which
+--      is noted in their shifts; what others left unpaid with them stops nobody).
+-- Fails as a whole, with the constraint named wallet_covers_hold, float_covers_hold, owed_within_limit or shift_is_open, where
+-- one cannot pay: the caller then tries each by itself.
 CREATE OR REPLACE FUNCTION place_holds(
-    p_sessions uuid[], p_clients text[], p_amounts bigint[], p_expires_at timestamptz[], p_at timestamptz, p_owed_limit bigint
+    p_sessions uuid[], p_clients text[], p_amounts bigint[], p_expires_at timestamptz[], p_at timestamptz, p_owed_limit bigint,
+    p_purse text
 ) RETURNS integer LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
@@ -12,7 +14,7 @@ DECLARE
     v_wanted integer;
     v_covered integer;
 BEGIN
-    IF EXISTS (SELECT FROM unnest(p_clients) c(client) JOIN wallet w ON w.owner = c.client AND w.kind = 'wallet'
+    IF p_purse = 'wallet' AND EXISTS (SELECT FROM unnest(p_clients) c(client) JOIN wallet w ON w.owner = c.client AND w.kind = 'wallet'
                 WHERE w.owed > p_owed_limit) THEN
         RAISE EXCEPTION 'a client owes more than %', p_owed_limit
             USING ERRCODE = 'check_violation', CONSTRAINT = 'owed_within_limit', TABLE = 'wallet';
@@ -21,17 +23,20 @@ BEGIN
     IF v_wanted = 0 THEN
         RETURN 0;
     END IF;
+    IF p_purse = 'float' THEN
+        PERFORM move_cash(p_sessions, p_clients, p_amounts, 'start', p_at);
+    END IF;
     UPDATE wallet w SET held = w.held + s.amount
       FROM (SELECT client, sum(amount) AS amount FROM unnest(p_clients, p_amounts) s(client, amount)
              WHERE amount > 0 GROUP BY client ORDER BY client) s
-     WHERE w.owner = s.client AND w.kind = 'wallet' AND w.balance - w.held >= s.amount;
+     WHERE w.owner = s.client AND w.kind = p_purse AND w.balance - w.held >= s.amount;
     GET DIAGNOSTICS v_covered = ROW_COUNT;
     IF v_covered < v_wanted THEN
-        RAISE EXCEPTION 'a wallet does not cover its hold'
-            USING ERRCODE = 'check_violation', CONSTRAINT = 'wallet_covers_hold', TABLE = 'wallet';
+        RAISE EXCEPTION 'a % does not cover its hold', p_purse
+            USING ERRCODE = 'check_violation', CONSTRAINT = p_purse || '_covers_hold', TABLE = 'wallet';
     END IF;
-    INSERT INTO hold (id, owner, amount, created_at, expires_at)
-        SELECT s.id, s.client, s.amount, p_at, s.expires_at
+    INSERT INTO hold (id, owner, kind, amount, created_at, expires_at)
+        SELECT s.id, s.client, p_purse, s.amount, p_at, s.expires_at
           FROM unnest(p_sessions, p_clients, p_amounts, p_expires_at) s(id, client, amount, expires_at)
          WHERE s.amount > 0;
     RETURN v_covered;

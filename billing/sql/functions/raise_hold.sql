@@ -4,14 +4,15 @@
 CREATE OR REPLACE FUNCTION raise_hold(p_session uuid, p_amount bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_owner text;
+    v_kind text;
     v_more bigint;
 BEGIN
-    SELECT w.owner INTO v_owner FROM hold h JOIN wallet w ON w.owner = h.owner AND w.kind = 'wallet'
+    SELECT w.owner, w.kind INTO v_owner, v_kind FROM hold h JOIN wallet w ON w.owner = h.owner AND w.kind = h.kind
      WHERE h.id = p_session FOR NO KEY UPDATE OF w;
     SELECT p_amount - h.amount INTO v_more FROM hold h
      WHERE h.id = p_session AND h.state = 'pending' AND h.amount < p_amount;
     IF FOUND THEN
-        UPDATE wallet w SET held = w.held + v_more WHERE w.owner = v_owner AND w.kind = 'wallet';
+        UPDATE wallet w SET held = w.held + v_more WHERE w.owner = v_owner AND w.kind = v_kind;
         UPDATE hold h SET amount = p_amount WHERE h.id = p_session;
     END IF;
 END
