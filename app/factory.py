@@ -8,6 +8,7 @@ from app.api import (
     documents,
     enforcement,
     monitoring,
+    notices,
     operations,
     payments,
     quotes,
@@ -35,6 +36,7 @@ BLUEPRINTS = (
     enforcement.enforcement,
     reports.reports,
     webhooks.webhooks,
+    notices.notices,
     operations.operations,
 )
 

@@ -3,7 +3,7 @@
 import time
 from datetime import UTC, datetime
 
-from app import card_jobs
+from app import card_jobs, notices
 from app.resources import Resources
 from billing import webhooks
 from billing.gateways import stripe_events
@@ -27,7 +27,7 @@ def receive_stripe(resources: Resources, body: bytes, header: str | None) -> boo
 
 def handlers(resources: Resources) -> Handlers:
     """What is done about each kind of event; a rail adds its own here."""
-    return {**card_jobs.handlers(resources)}
+    return {**card_jobs.handlers(resources), **notices.handlers(resources)}
 
 
 def handle(resources: Resources) -> int:

@@ -12,7 +12,8 @@ from billing.errors import BadSignature, MethodUnavailable, PaymentOver, Unreada
 from billing.gateways import bank, vietqr, vnpay
 from billing.gateways.bank import Account
 from billing.gateways.vnpay import Merchant, Notice
-from billing.transfers import Credit, Payment
+from billing.payments import Payment
+from billing.transfers import Credit
 
 # VNPay wants an address of 7 characters at least; "::1" is one of this machine itself.
 SHORTEST_ADDRESS, LOCAL_ADDRESS = 7, "127.0.0.1"
@@ -48,7 +49,7 @@ class Rails:
         """The QR image, as "svg" or "png". Raises PaymentOver."""
         payload = self.qr(payment, now)
         if payload is None:
-            raise PaymentOver(f"a payment by {payment.method} that is {payment.state_at(now)} has no QR")
+            raise PaymentOver(f"a payment by {payment.method} that is {transfers.state_at(payment, now)} has no QR")
         return {"svg": vietqr.svg, "png": vietqr.png}[kind](payload)
 
     def redirect_url(self, payment: Payment, payer: Payer, now: datetime) -> str | None:
@@ -83,7 +84,7 @@ class Rails:
 
 
 def _waits(payment: Payment, method: str, now: datetime) -> bool:
-    return payment.method == method and payment.state_at(now) in transfers.OPEN
+    return payment.method == method and transfers.state_at(payment, now) in transfers.OPEN
 
 
 def _order(payment: Payment, payer: Payer) -> vnpay.Order:

@@ -24,9 +24,10 @@ import psycopg
 from psycopg.rows import class_row
 
 from billing import ledger, references
-from billing.errors import NothingOwed, PaymentOver, UnknownCredit, UnknownPayment
+from billing.errors import NothingOwed, UnknownCredit, UnknownPayment
 from billing.gateways import vnpay
 from billing.ledger import RECEIVABLE, WALLET, Posting
+from billing.payments import COLUMNS, Payment
 
 METHODS = ("vietqr", "vnpay")
 PURPOSES = ("topup", "arrears", "session")
@@ -46,32 +47,10 @@ class Wanted(NamedTuple):
     session_id: UUID | None = None
 
 
-class Payment(NamedTuple):
-    """A payment of any method. `amount` was asked for, `paid` is what came, both VND."""
-
-    id: UUID
-    client: str
-    purpose: str
-    session_id: UUID | None
-    method: str
-    amount: int
-    paid: int | None
-    state: str
-    reference: str
-    failure: str | None
-    created_at: datetime
-    expires_at: datetime | None
-    settled_at: datetime | None
-
-    def state_at(self, now: datetime) -> str:
-        """Its state; expired the instant its time is over, whenever a job notes it."""
-        return "expired" if self.state in OPEN and self.expires_at and self.expires_at <= now else self.state
-
-    def must_be_open(self, now: datetime) -> None:
-        """Raises PaymentOver where nobody is to pay it any more."""
-        state = self.state_at(now)
-        if state not in OPEN:
-            raise PaymentOver(f"the payment is {state}")
+def state_at(payment: Payment, now: datetime) -> str:
+    """A payment's state; expired the instant its time is over, whenever a job notes it."""
+    is_over = payment.state in OPEN and payment.expires_at is not None and payment.expires_at <= now
+    return "expired" if is_over and payment.method in METHODS else payment.state
 
 
 class Credit(NamedTuple):
@@ -95,12 +74,11 @@ class Received(NamedTuple):
     differs: bool = False
 
 
-_COLUMNS = ", ".join(Payment._fields)
 _CREATE = f"""
 INSERT INTO payment (id, client, purpose, session_id, method, amount, state, reference, created_at, expires_at)
 VALUES (uuid_of(%(now)s), %(client)s, %(purpose)s, %(session_id)s, %(method)s, %(amount)s, 'created', %(reference)s,
         %(now)s, %(expires_at)s)
-ON CONFLICT (reference) DO NOTHING RETURNING {_COLUMNS}"""
+ON CONFLICT (reference) DO NOTHING RETURNING {COLUMNS}"""
 
 
 def create(connection: psycopg.Connection, wanted: Wanted, now: datetime) -> Payment:
@@ -144,7 +122,7 @@ def _owed_for(connection: psycopg.Connection, session_id: UUID, client: str) -> 
 def find(connection: psycopg.Connection, payment_id: UUID, client: str) -> Payment:
     """One of the client's payments. Raises UnknownPayment."""
     cursor = connection.cursor(row_factory=class_row(Payment))
-    query = f"SELECT {_COLUMNS} FROM payment WHERE id = %s AND client = %s"
+    query = f"SELECT {COLUMNS} FROM payment WHERE id = %s AND client = %s"
     found = cursor.execute(query, (payment_id, client)).fetchone()
     if found is None:
         raise UnknownPayment(f"no payment {payment_id}")
@@ -152,7 +130,7 @@ def find(connection: psycopg.Connection, payment_id: UUID, client: str) -> Payme
 
 
 _OF_CLIENT = f"""
-SELECT {_COLUMNS} FROM payment
+SELECT {COLUMNS} FROM payment
  WHERE client = %(client)s AND (%(before)s::uuid IS NULL
        OR (created_at, id) < (SELECT b.created_at, b.id FROM payment b
                                WHERE b.id = %(before)s AND b.client = %(client)s))
@@ -194,7 +172,7 @@ def _received_before(connection: psycopg.Connection, credit: Credit) -> Received
 def _named_by(connection: psycopg.Connection, named: Sequence[str]) -> tuple[Payment | None, str]:
     """The one payment that these references name, locked; else why there is none."""
     cursor = connection.cursor(row_factory=class_row(Payment))
-    query = f"SELECT {_COLUMNS} FROM payment WHERE reference = ANY(%s) AND method = ANY(%s) ORDER BY id FOR UPDATE"
+    query = f"SELECT {COLUMNS} FROM payment WHERE reference = ANY(%s) AND method = ANY(%s) ORDER BY id FOR UPDATE"
     found = cursor.execute(query, (list(named), list(METHODS))).fetchall()
     if len(found) == 1:
         return found[0], ""

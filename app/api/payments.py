@@ -13,8 +13,9 @@ from app.resources import resources
 from billing import transfers
 from billing.errors import MethodUnavailable, NothingOwed, PaymentOver, UnknownPayment
 from billing.gateways import METHODS
+from billing.payments import Payment
 from billing.rails import Payer
-from billing.transfers import PURPOSES, Payment, Wanted
+from billing.transfers import PURPOSES, Wanted
 
 payments = Blueprint(
     "payments",
@@ -111,7 +112,7 @@ def payment_json(payment: Payment, locale: str = "vn") -> dict[str, Any]:
         "method": payment.method,
         "amount": money(payment.amount),
         "paid": None if payment.paid is None else money(payment.paid),
-        "state": payment.state_at(now),
+        "state": transfers.state_at(payment, now),
         "reference": payment.reference,
         "failure": payment.failure,
         "created_at": local(payment.created_at),

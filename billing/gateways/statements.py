@@ -217,6 +217,12 @@ def _id(text: str) -> str:
     return text
 
 
+def _text(text: str) -> str:
+    if "\x00" in text:  # which no database keeps
+        raise BadCell("bad_text", "holds a NUL character")
+    return text
+
+
 def _debit(text: str) -> int:
     """Some banks print what goes out with a minus."""
     return parse_amount(text.strip().removeprefix("-") or "-")
@@ -230,6 +236,6 @@ CELLS: dict[str, Callable[[str], Any]] = {
     "credit": parse_amount,
     "amount": parse_amount,
     "fee": _debit,
-    "description": str,
+    "description": _text,
     "status": str,
 }

@@ -129,6 +129,12 @@ def test_statement_is_imported_and_a_bad_one_refused(run: Run, tmp_path: Path) -
         assert found["unmatched"] == [{"where": "line 2", "transaction": "FT1", "amount": 50000, "why": "no_reference"}]
     code, out, _ = run("import", "statement", file)
     assert "unmatched: line 2 FT1: 50,000 VND: no_reference" in out.splitlines()
+    code, out, _ = run("credits", "list")
+    assert code == 0 and out.startswith("vietqr  FT1  50,000 VND  2026-11-26") and out.endswith("chuyen tien\n")
+    for expected in (0, 1):  # a second time it has its owner
+        code, _, err = run("credits", "assign", "FT1", "driver-3", "--json")
+        assert code == expected and ("no unmatched credit FT1" in err) is bool(expected)
+    assert json.loads(run("credits", "list", "--json")[1]) == {"credits": []}
     file.write_text(f"{header}\nFT1,26/11/2026,,50000,chuyen tien\n")
     code, out, _ = run("import", "statement", file)
     assert code == 1 and "line 2  FT1  at     not_a_time" in out

@@ -85,6 +85,7 @@ def test_fee_may_carry_the_id_of_its_transfer(tmp_path: Path):
         ((HEADER, LINE.replace("FT26330001", "")), ("line 2", "transaction_id", "bad_id")),
         ((HEADER, LINE.replace("FT26330001", "F" * 101)), ("line 2", "transaction_id", "bad_id")),
         ((HEADER, LINE, LINE.replace("25000", "26000")), ("line 3", "transaction_id", "duplicate_id")),
+        ((HEADER, LINE + "\x00"), ("line 2", "description", "bad_text")),
         ((HEADER, LINE + ",x"), ("line 2", None, "wrong_number_of_columns")),
         ((HEADER, '"' + LINE), ("line 2", None, "malformed_csv")),
         ((HEADER.replace("credit", "amount"), LINE), ("line 1", "credit", "missing_column")),
