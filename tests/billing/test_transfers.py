@@ -222,7 +222,7 @@ sent = st.lists(st.tuples(st.integers(0, 2), amounts, st.integers(0, 60), st.int
 
 
 @given(st.lists(amounts, max_size=3), sent)
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_no_dong_is_lost_whatever_is_sent(empty_database, debts, sent):
     """Each transfer names one of three payments, or nobody's, comes at some minute, and is told once or twice."""
     client = f"driver-{uuid4()}"
