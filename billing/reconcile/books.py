@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import date, datetime
 from functools import cache
 from importlib import resources
-from typing import Any, LiteralString, NamedTuple, cast
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg.rows import class_row
@@ -54,7 +54,7 @@ def _run(connection: psycopg.Connection, names: Iterable[str], values: dict[str,
 def _query(name: str) -> LiteralString:
     """The text of billing/sql/reconcile/<name>.sql."""
     file = resources.files("billing") / "sql" / "reconcile" / f"{name}.sql"
-    return cast(LiteralString, file.read_text(encoding="utf-8"))
+    return file.read_text(encoding="utf-8")
 
 
 def _load(connection: psycopg.Connection, listed: List, values: dict[str, Any]) -> None:
