@@ -344,6 +344,7 @@ def _hand_over(verb: str, module: str, name: str, help_: str, group: click.Group
 
 _hand_over("demo", "app.demo", "demo", "Start everything, replay a morning of traffic on it and prove the result.")
 _hand_over("ledger", "app.commands.ledger", "ledger", "Prove the money, or export it.")
+_hand_over("reconcile", "app.commands.reconcile", "reconcile", "Compare a day's money with the gateways' own lists.")
 _hand_over("simulate", "simulator.cli", "simulate", "Make, convert and replay traffic, and audit the answers.")
 _hand_over("credits", "app.commands.credits", "credits", "Money that came of which nobody knows whose it is.")
 _hand_over("webhooks", "app.commands.webhooks", "webhooks", "Events of payment services: list the parked, retry one.")

@@ -15,6 +15,7 @@ import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import archiving, card_jobs, idempotency, parking, receipts, webhooks
+from app import reconcile as money
 from app.background import Background
 from app.config import Settings
 from app.errors import Unavailable
@@ -100,6 +101,7 @@ JOBS = {
     "make_partitions": Job(make_partitions, every=600),
     "forget_keys": Job(forget_keys, every=600),
     "sweep_receipts": Job(receipts.sweep, every=3600),
+    "reconcile_money": Job(Background(money.nightly), every=600),
     "archive": Job(archiving.begin, every=3600),
 }
 
