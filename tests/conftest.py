@@ -7,7 +7,7 @@ and IPARKING_TEST_REDIS_URL.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -143,12 +143,12 @@ def engine(empty_database: str) -> Iterator[Engine]:
     engine = create_engine(sqlalchemy_url(empty_database))
     with engine.begin() as connection:
         tables = connection.exec_driver_sql(
-            "SELECT string_agg(quote_ident(relname), ', ') FROM pg_class WHERE relkind IN ('r', 'p') "
+            "SELECT quote_ident(relname) FROM pg_class WHERE relkind IN ('r', 'p') "
             "AND NOT relispartition AND relnamespace = 'public'::regnamespace "
             "AND relname NOT IN ('alembic_version', 'spatial_ref_sys', 'revision', 'vat_rate')"
-        ).scalar_one()
+        ).scalars()
         connection.exec_driver_sql("SET LOCAL session_replication_role = replica")  # the ledger refuses it otherwise
-        connection.exec_driver_sql(f"TRUNCATE {tables} RESTART IDENTITY")
+        connection.connection.driver_connection.execute(emptying(tables))
     yield engine
     engine.dispose()
 
@@ -165,11 +165,16 @@ def database_url(city_database: str) -> str:
     return city_database
 
 
+def emptying(tables: Iterable[str]) -> str:
+    """Statements that empty tables. For few rows DELETE takes an eighth of TRUNCATE's time, which makes files anew."""
+    return "; ".join(f"DELETE FROM {table}" for table in tables)
+
+
 def clear(connection: psycopg.Connection, *more: str) -> None:
     """Empty the tables of sessions, checks and money (and `more`), and fund the drivers anew, in one transaction."""
     with connection.transaction():
         connection.execute("SET LOCAL session_replication_role = replica")  # the ledger refuses it otherwise
-        connection.execute(f"TRUNCATE {', '.join([CLEARED, *more])}")
+        connection.execute(emptying([*CLEARED.split(", "), *more]))
         connection.execute("SET LOCAL session_replication_role = origin")
         fund(connection)
 
