@@ -138,3 +138,35 @@ def test_rails_are_what_is_set():
 def test_rail_that_is_half_set_up_is_named(change: dict[str, str], named: str):
     with pytest.raises(BadSetting, match=named):
         Settings.from_environment(URLS | BANK | VNPAY | change)
+
+
+STRIPE = {
+    "IPARKING_STRIPE_KEY": "sk_live_1",
+    "IPARKING_STRIPE_URL": "http://127.0.0.1:8421",
+    "IPARKING_STRIPE_WEBHOOK_SECRET": "whsec_1 whsec_2",
+    "IPARKING_STRIPE_MINIMUM": "14000",
+}
+
+
+def test_stripe_is_what_is_set_and_nothing_by_itself():
+    alone = Settings.from_environment(URLS)
+    assert (alone.stripe_key, alone.stripe_webhook_secrets, alone.stripe_minimum) == (None, (), 13_000)
+    settings = Settings.from_environment(URLS | STRIPE)
+    assert (settings.stripe_url, settings.stripe_minimum) == ("http://127.0.0.1:8421", 14_000)
+    assert settings.stripe_webhook_secrets == ("whsec_1", "whsec_2")
+    assert "sk_live" not in repr(settings) and "whsec" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"IPARKING_STRIPE_KEY": "sk_live_1", "IPARKING_ENV": "simulation"}, "IPARKING_STRIPE_KEY"),
+        ({"IPARKING_STRIPE_URL": "127.0.0.1:8421"}, "IPARKING_STRIPE_URL"),
+        ({"IPARKING_STRIPE_MINIMUM": "0"}, "IPARKING_STRIPE_MINIMUM"),
+        ({"IPARKING_SMALL_FEES": "never"}, "IPARKING_SMALL_FEES"),
+        ({"IPARKING_CARD_HOLD_MINUTES": "0"}, "IPARKING_CARD_HOLD_MINUTES"),
+    ],
+)
+def test_bad_stripe_setting_is_named(change: dict[str, str], named: str):
+    with pytest.raises(BadSetting, match=named):
+        Settings.from_environment(URLS | change)
