@@ -98,14 +98,14 @@ def test_what_was_paid_in_another_way_meanwhile_goes_to_the_wallet(connection, o
     assert (has.balance, has.owed) == (in_wallet, owed - AMOUNT + in_wallet)
 
 
-def test_topup_goes_to_the_wallet_and_leaves_it_when_it_is_given_back(connection):
+def test_topup_pays_what_is_owed_and_then_is_in_the_wallet_which_it_leaves_when_it_is_given_back(connection):
     owe(connection, "driver-1", 10_000)
     payment = create(connection, "topup")
     payments.pay(connection, payment, AMOUNT, "stripe", NOW)
-    assert ledger.wallet(connection, "driver-1").balance == AMOUNT
+    assert ledger.wallet(connection, "driver-1") == ledger.Wallet(AMOUNT - 10_000)
     for _ in range(2):
         payments.give_back(connection, payment, "re_1", 20_000, "stripe", NOW)
-    assert ledger.wallet(connection, "driver-1").balance == AMOUNT - 20_000
+    assert ledger.wallet(connection, "driver-1").balance == AMOUNT - 30_000
     with pytest.raises(psycopg.errors.CheckViolation):
         payments.give_back(connection, payment, "re_2", AMOUNT, "stripe", NOW)
     assert ledger.balance(connection, "clearing/stripe") == AMOUNT - 20_000
