@@ -8,6 +8,7 @@ from flask import Flask
 
 from app import jobs
 from app.resources import Resources
+from billing.check import check
 from tests.app.test_races import apps, together
 from tests.app.test_wallet import booked, wallet
 from tests.app.test_wallet_lines import books, owe
@@ -178,6 +179,7 @@ def test_operator_voids_what_was_taken_in_cash(
     close_shift(client, shift, 530_000)
     assert void(third).json["code"] == "no_open_shift"
     assert prepaid(client)["held"] == 30_000
+    assert [proof for proof in check(books) if proof.wrong] == []
 
 
 class TestAtOnce:

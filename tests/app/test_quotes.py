@@ -108,11 +108,18 @@ def test_card_below_its_minimum_waits_or_draws_on_the_wallet():
     }  # fmt: skip
 
 
+def set_free_minutes(database_url: str, minutes: int) -> None:
+    """Another rate for the zones of these tests, in place of an import that would stay."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SET LOCAL session_replication_role = replica")  # a rate is never changed otherwise
+        query = "UPDATE rate_plan SET free_minutes = %s WHERE version = 'restricted-car-2018-01-01'"
+        connection.execute(query, (minutes,))
+        connection.execute("UPDATE revision SET value = value + 1 WHERE name = 'rates'")
+
+
 def test_free_minutes_cost_nothing_and_may_be_had_free(client: Client, resources: Resources, database_url: str):
     """No right or permit is known yet: `free` is only what the rate asks nothing for."""
-    with psycopg.connect(database_url) as connection:
-        connection.execute("UPDATE rate_plan SET free_minutes = 15 WHERE version = 'restricted-car-2018-01-01'")
-        connection.execute("UPDATE revision SET value = value + 1 WHERE name = 'rates'")
+    set_free_minutes(database_url, 15)
     try:
         resources.catalogue.refresh()
         body = {"zone": "HK-001", "plate": "30A-123.45", "vehicle_class": "car", "minutes": 15}
@@ -128,6 +135,4 @@ def test_free_minutes_cost_nothing_and_may_be_had_free(client: Client, resources
         assert client.post("/v1/sessions", json=longer, role="driver").json["code"] == "not_free"
         assert [one["kind"] for one in client.get("/v1/wallet/entries", role="driver").json["entries"]] == ["funding"]
     finally:
-        with psycopg.connect(database_url) as connection:
-            connection.execute("UPDATE rate_plan SET free_minutes = 0 WHERE version = 'restricted-car-2018-01-01'")
-            connection.execute("UPDATE revision SET value = value + 1 WHERE name = 'rates'")
+        set_free_minutes(database_url, 0)

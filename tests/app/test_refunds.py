@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from billing import ledger, refunds
 from billing.audit import Act
+from billing.check import check
 from billing.ledger import Posting
 from billing.refunds import AtGateway, Charge
 from tests.app.test_races import apps, together
@@ -193,6 +194,7 @@ class TestVoid:
         assert void(client, session).json["refund"]["to_wallet"]["amount"] == 30_000
         assert wallet(client) == {"balance": 45_000, "held": 0, "available": 45_000, "owed": 0}
         assert earned(database_url) == {}
+        assert [proof for proof in check(books) if proof.wrong] == []
 
     def test_not_of_what_was_refunded_or_never_charged(self, client: Client, clock: SteppedClock):
         session = stay(client, clock)

@@ -74,11 +74,11 @@ def test_payment_waits_with_its_reference_and_its_time(db):
         transfers.find(db, payment.id, "driver-2")
 
 
-def test_top_up_reaches_the_wallet_and_no_debt(db):
+def test_top_up_reaches_the_wallet_and_pays_what_is_owed_first(db):
     owe(db, 25_000)
     payment = ask(db, "topup", 50_000)
     assert transfers.receive(db, credit(payment, 50_000), IN_TIME) == (payment.id, "driver-1", None, True, False)
-    assert state(db, payment) == ("paid", 50_000) and has(db) == (50_000, 25_000)
+    assert state(db, payment) == ("paid", 50_000) and has(db) == (25_000, 0)
     assert ledger.balance(db, "clearing/vietqr") == 50_000
 
 
@@ -138,7 +138,7 @@ def test_second_transfer_is_money_too(db):
     payment = ask(db, "session", session_id=owe(db, 25_000))
     owe(db, 10_000)
     notes = [transfers.receive(db, credit(payment, 25_000), IN_TIME).note for _ in range(2)]
-    assert notes == [None, "again"] and has(db) == (25_000, 10_000)
+    assert notes == [None, "again"] and has(db) == (15_000, 0)
     assert state(db, payment) == ("paid", 50_000)
 
 

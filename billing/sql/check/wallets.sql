@@ -11,5 +11,5 @@ SELECT COALESCE(w.kind || '/' || w.owner, s.kind || '/' || s.owner, 'hold of ' |
                JOIN (SELECT e.account_id, sum(e.amount) AS amount FROM ledger_entry e GROUP BY e.account_id) m ON m.account_id = a.id
               WHERE a.owner IS NOT NULL
               GROUP BY 1, 2) s ON s.owner = w.owner AND s.kind = w.kind
-  FULL JOIN (SELECT p.owner, sum(p.amount) AS amount FROM hold p WHERE p.state = 'pending' GROUP BY p.owner) h
-         ON h.owner = w.owner AND w.kind = 'wallet'
+  FULL JOIN (SELECT p.owner, p.kind, sum(p.amount) AS amount FROM hold p WHERE p.state = 'pending' GROUP BY p.owner, p.kind) h
+         ON h.owner = w.owner AND h.kind = w.kind
