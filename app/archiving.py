@@ -44,7 +44,7 @@ def _run(resources: Resources) -> None:
     settings = resources.settings
     assert settings.archive_folder is not None
     try:
-        with closing(archive.connect(settings.database_url)) as connection:
+        with closing(archive.connect(settings.owner_url or settings.database_url)) as connection:
             archive.run(connection, settings.archive_folder, resources.clock.now(), settings.archive_after_months)
     except (ArchiveError, UnknownColumns, OSError, psycopg.Error):
         log.exception("the archive stopped; nothing is lost, and it goes on within the hour")

@@ -13,6 +13,8 @@ from billing.seller import FAKE, REGISTER, TAX_CODE, Seller
 
 ENVIRONMENTS = ("production", "development", "test", "simulation")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+# What the service connects as: it owns nothing, and migrations/grants.sql says what it may.
+SERVICE_ROLE = "iparking_service"
 POOLERS = (None, "transaction")
 # Late stops, strict overstays of days and idempotency keys reach back into last month at most.
 LEAST_ARCHIVE_MONTHS = 2
@@ -58,6 +60,7 @@ class Settings:
     pooler: str | None = None  # "transaction": a PgBouncer stands before PostgreSQL
     replica_url: str | None = None
     replica_lag_seconds: float = REPLICA_LAG_SECONDS  # a replica further behind is not asked
+    owner_url: str | None = None  # of the tables' owner, where the archive runs and the service is another role
     archive_folder: Path | None = None
     archive_after_months: int = ARCHIVE_AFTER_MONTHS
     seller: Seller | None = None  # who stands on receipts; without one no e-invoice is made
@@ -131,6 +134,7 @@ class Settings:
             pooler=environment.get("IPARKING_DATABASE_POOLER") or None,
             replica_url=environment.get("IPARKING_DATABASE_REPLICA_URL") or None,
             replica_lag_seconds=_number(environment, "IPARKING_REPLICA_LAG_SECONDS", REPLICA_LAG_SECONDS),
+            owner_url=environment.get("IPARKING_OWNER_DATABASE_URL") or None,
             archive_folder=Path(archive) if archive else None,
             rails=_rails(environment),
             seller=_seller(environment),

@@ -13,7 +13,7 @@ from psycopg.abc import Params, Query
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 
-from app.config import Settings
+from app.config import SERVICE_ROLE, Settings
 from app.door import Door
 from app.pulse import Pulse, is_readable
 
@@ -41,6 +41,18 @@ def upgrade(url: str, revision: str = "head", more: Path | None = None) -> None:
         config.set_main_option("path_separator", "os")
         config.set_main_option("version_locations", os.pathsep.join([str(MIGRATIONS / "versions"), str(more)]))
     command.upgrade(config, revision)
+
+
+def make_service_role(url: str, password: str) -> None:
+    """Make the role that the service connects as (migrations/grants.sql), or give it a new password. `url` is that of
+    a role that may make roles. Raises psycopg.Error."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [SERVICE_ROLE]).rowcount
+        connection.execute(
+            sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(
+                sql.SQL("ALTER" if known else "CREATE"), sql.Identifier(SERVICE_ROLE), sql.Literal(password)
+            )
+        )
 
 
 class PooledCursor(psycopg.ClientCursor[Any]):

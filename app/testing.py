@@ -17,7 +17,9 @@ LINTERS = {
     "lint-imports": ("-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"),
 }
 # Tests get servers of their own: where the service keeps its data is not for them to know.
-HIDDEN = ("IPARKING_DATABASE_URL", "IPARKING_REDIS_URL", "IPARKING_KEYS", "IPARKING_ENV", "IPARKING_HOME")
+HIDDEN = tuple(
+    f"IPARKING_{name}" for name in ("DATABASE_URL", "OWNER_DATABASE_URL", "REDIS_URL", "KEYS", "ENV", "HOME")
+)
 REDIS_DATABASE = 1  # beside the copies of the service, which are in 0
 
 
@@ -46,6 +48,7 @@ def environment(stack: Stack, deep: bool) -> dict[str, str]:
     """What pytest runs with: the URLs of a superuser's maintenance database and of an empty Redis."""
     kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
     kept["IPARKING_TEST_DATABASE_URL"] = stack.admin_url()
+    kept["IPARKING_TEST_SERVICE_URL"] = stack.service_url("postgres")
     kept["IPARKING_TEST_REDIS_URL"] = stack.redis_database_url(REDIS_DATABASE)
     if deep:
         kept["IPARKING_TEST_DEEP"] = "1"

@@ -76,7 +76,7 @@ def measure(stack: Stack, plan: Plan) -> dict[str, Any]:
 
 def _pooler(site: Site) -> PgBouncer:
     user = site.stack.folders.user
-    return PgBouncer(site.stack.folders.data / "pooler", choose_free(), site.database_url, user)
+    return PgBouncer(site.stack.folders.data / "pooler", choose_free(), site.stack.service_url(site.database), user)
 
 
 def _loads(site: Site, plan: Plan, pooler: PgBouncer, running: ExitStack) -> dict[str, Load]:

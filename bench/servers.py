@@ -79,6 +79,10 @@ class Reference(Service):
             database=database,
         )  # fmt: skip
 
+    def _environment(self) -> dict[str, str]:
+        """Its tables are none of the service's, so it is their owner."""
+        return super()._environment() | {"IPARKING_DATABASE_URL": self.stack.database_url(self.database)}
+
     def _commands(self) -> dict[str, list[str]]:
         commands = super()._commands()
         return {**commands, "api": [*commands["api"][:-1], "bench.reference:application"]}

@@ -1,4 +1,5 @@
-"""Alembic's entry: brings a database to head, then installs the SQL functions of `zones` and `billing`.
+"""Alembic's entry: brings a database to head, installs the SQL functions of `zones` and `billing`, and says what the
+service may do (grants.sql).
 
 It runs beside a service under load. A statement that needs a strong lock on a table waits in a queue, and everybody who
 comes later waits behind it; so it waits LOCK_TIMEOUT at most, then the migration is undone, all others go first, and it
@@ -13,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from importlib import resources
+from pathlib import Path
 
 from alembic import context
 from psycopg.errors import DeadlockDetected, InvalidFunctionDefinition, LockNotAvailable
@@ -28,6 +30,7 @@ LOCK_TIMEOUT = "200ms"
 PAUSE_SECONDS = 0.5
 # A transaction that is open for longer than this must be looked into before the schema can change.
 PATIENCE_SECONDS = 600.0
+GRANTS = Path(__file__).with_name("grants.sql")
 FUNCTIONS = text(
     "SELECT oid::regprocedure::text, xmin::text = pg_current_xact_id()::xid::text FROM pg_proc "
     "WHERE proname = :name AND pronamespace = current_schema()::regnamespace"
@@ -65,6 +68,12 @@ def reinstall_functions(connection: Connection) -> None:
             _drop_others(connection, source)
         for source in function_sources():
             connection.exec_driver_sql(source.replace("%", "%%"))
+
+
+def grant(connection: Connection) -> None:
+    """Give the service's role its rights, where there is such a role."""
+    with connection.begin():
+        connection.exec_driver_sql(GRANTS.read_text(encoding="utf-8").replace("%", "%%"))
 
 
 def _drop_others(connection: Connection, source: str) -> None:
@@ -109,6 +118,7 @@ def upgrade(connection: Connection) -> None:
         if not isinstance(error.orig, InvalidFunctionDefinition):
             raise
         insist(connection, reinstall_functions)
+    insist(connection, grant)
 
 
 engine = create_engine(

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ from flask.testing import FlaskClient
 from hypothesis import settings
 from psycopg import sql
 from redis import Redis
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, NullPool, create_engine
 from sqlalchemy.engine import make_url
 from werkzeug.datastructures import Headers
 
@@ -252,13 +253,24 @@ def keys_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def as_service(database_url: str) -> str:
+    """The same database for the role that the service has: it owns nothing."""
+    service = os.environ.get("IPARKING_TEST_SERVICE_URL")
+    if service is None:
+        return database_url
+    login = make_url(service)
+    url = make_url(database_url).set(username=login.username, password=login.password)
+    return url.render_as_string(hide_password=False)
+
+
 def settings_of(database_url: str, redis_url: str, keys_path: Path) -> Settings:
-    """What the service under test runs with; tests/stack/test_pooler.py sends it through a PgBouncer."""
+    """What the service under test runs with, as the role that the service has; tests/stack/test_pooler.py sends it
+    through a PgBouncer."""
     port = os.environ.get("IPARKING_TEST_POOLER_PORT")
     if port is None:
-        return Settings(database_url, redis_url, keys_path, "test")
+        return Settings(as_service(database_url), redis_url, keys_path, "test", owner_url=database_url)
     url = make_url(database_url).set(port=int(port)).render_as_string(hide_password=False)
-    return Settings(url, redis_url, keys_path, "test", pooler="transaction")
+    return Settings(url, redis_url, keys_path, "test", pooler="transaction", owner_url=database_url)
 
 
 @pytest.fixture
@@ -267,6 +279,15 @@ def resources(database_url: str, redis_url: str, keys_path: Path, clock: Stepped
     held = replace(make_resources(settings_of(database_url, redis_url, keys_path)), clock=clock)
     yield held
     held.close()
+
+
+@contextmanager
+def owning(resources: Resources) -> Iterator[Connection]:
+    """A transaction of the tables' owner, for what the service may not do: imports of zones and prices."""
+    assert resources.settings.owner_url is not None
+    owner = create_engine(sqlalchemy_url(resources.settings.owner_url), poolclass=NullPool)
+    with owner.begin() as connection:
+        yield connection
 
 
 DEAD = {"one": "redis://127.0.0.1:1/0", "cluster": "redis+cluster://127.0.0.1:1,127.0.0.1:2/0"}

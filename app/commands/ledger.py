@@ -34,7 +34,7 @@ def ledger() -> None:
 @database
 @as_json
 def check(database: str, json_: bool) -> None:
-    """Prove the invariants of the ledger over the whole database; exits 1 where one is broken.
+    """Prove what holds of all that was booked; exits 1 where it does not.
 
     \b
     Example: ./iparking ledger check --database demo
@@ -84,7 +84,9 @@ def show(proofs: Sequence[Proof]) -> None:
 @database
 @as_json
 def export(file: Path, format_: str, database: str, json_: bool) -> None:
-    """Write the ledger to FILE: all of it, as one instant has it, or nothing.
+    """Write all that was booked to FILE, as one instant has it.
+
+    The file is written whole or not at all.
 
     \b
     Example: ./iparking ledger export ledger.beancount && bean-check ledger.beancount

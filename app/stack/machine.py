@@ -33,17 +33,19 @@ class Stack:
     """A private PostgreSQL with PostGIS and a private Redis under one folder.
 
     Where IPARKING_DATABASE_URL or IPARKING_REDIS_URL is set, that server is used in its place, and neither started nor
-    stopped here. As a context manager it starts the servers and, at the end, stops those that nobody else uses:
+    stopped here; IPARKING_OWNER_DATABASE_URL is the same database for the tables' owner, where that is another role.
+    As a context manager it starts the servers and, at the end, stops those that nobody else uses:
 
         with Stack() as stack:
             url = stack.create_database("demo", fresh=True)
     """
 
     def __init__(self, root: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
-        """`root` is made if missing; `environment` (of this process) is looked at for the two URLs only."""
+        """`root` is made if missing; `environment` (of this process) is looked at for these URLs only."""
         environment = os.environ if environment is None else environment
         self.root = Path(root or default_root())
-        self.given_database = environment.get("IPARKING_DATABASE_URL") or None
+        self.given_service = environment.get("IPARKING_DATABASE_URL") or None
+        self.given_database = environment.get("IPARKING_OWNER_DATABASE_URL") or self.given_service
         self.given_redis = environment.get("IPARKING_REDIS_URL") or None
         all_given = self.given_database is not None and self.given_redis is not None
         self.folders: Folders = prepare(self.root, servers=not all_given)
@@ -138,6 +140,12 @@ class Stack:
             return self.postgres.url(_checked(name))
         return self.given_database if name == "iparking" else with_database(self.given_database, name)
 
+    def service_url(self, name: str = "iparking") -> str:
+        """The URL of database `name` for the service: a role that owns nothing, and cannot change what is booked."""
+        if self.given_service is not None:
+            return self.given_service if name == "iparking" else with_database(self.given_service, name)
+        return self.database_url(name) if self.given_database else self.postgres.url(_checked(name), postgres.SERVICE)
+
     def reader_url(self, name: str = "iparking") -> str:
         """The URL of database `name` for one who may read everything and change nothing (an auditor)."""
         if self.given_database is None:
@@ -211,7 +219,7 @@ class Stack:
 
     def _completed(self, kept: dict[str, Any]) -> dict[str, Any]:
         full = dict(kept)
-        full.setdefault("passwords", postgres.new_passwords())
+        full["passwords"] = postgres.new_passwords() | full.get("passwords", {})
         full.setdefault("redis_password", redis.new_password())
         if "postgres_port" not in full:
             full["postgres_port"] = choose_free({full.get("redis_port", 0)})

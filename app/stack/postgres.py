@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 
+from app.config import SERVICE_ROLE
 from app.stack.errors import StackError
 from app.stack.folders import Folders
 from app.stack.ports import require_free
@@ -22,6 +23,7 @@ NAME = "postgres"
 SUPERUSER = "postgres"
 OWNER = "iparking"
 READER = "iparking_reader"
+SERVICE = SERVICE_ROLE
 VERSIONS = (15, 16, 17, 18)
 START_SECONDS = 120.0  # a crash is recovered from within this time even after a full wal of 2 GB
 REMAINS_SECONDS = 5.0
@@ -251,10 +253,11 @@ class PostgreSQL:
         return len(lines) >= 8 and lines[7].strip() in ("ready", "standby")
 
     def _make_roles(self) -> None:
-        """The owner of all databases, who is no superuser, and the reader, who sees everything and changes nothing."""
+        """The owner of all databases, who is no superuser; the service, which owns nothing; and the reader, who sees
+        everything and changes nothing."""
         with self.connect() as connection:
             found = {row[0] for row in connection.execute("SELECT rolname FROM pg_roles")}
-            for role in {OWNER, READER} - found:
+            for role in {OWNER, READER, SERVICE} - found:
                 password = psycopg.sql.Literal(self.passwords[role])
                 name = psycopg.sql.Identifier(role)
                 with connection.transaction():
@@ -273,7 +276,7 @@ class PostgreSQL:
 
 def new_passwords() -> dict[str, str]:
     """A password for each role of a new cluster."""
-    return {role: secrets.token_urlsafe(24) for role in (SUPERUSER, OWNER, READER)}
+    return {role: secrets.token_urlsafe(24) for role in (SUPERUSER, OWNER, READER, SERVICE)}
 
 
 def first_line(error: Exception) -> str:

@@ -24,7 +24,13 @@ from app.stack.processes import Process, identify, replace_file, spawn, wait_unt
 HOST = "127.0.0.1"
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
-MANAGED = ("IPARKING_DATABASE_URL", "IPARKING_REDIS_URL", "IPARKING_KEYS", "IPARKING_ENV")
+MANAGED = (
+    "IPARKING_DATABASE_URL",
+    "IPARKING_OWNER_DATABASE_URL",
+    "IPARKING_REDIS_URL",
+    "IPARKING_KEYS",
+    "IPARKING_ENV",
+)
 CLOCK = "IPARKING_CLOCK_"
 PARTS = ("api", "jobs")
 BACKLOG = 1024
@@ -144,7 +150,7 @@ class Server:
             "PYTHONUNBUFFERED": "1",
             # One heap for all threads but the first: sixteen would each keep what a large map once took (15 MB).
             "MALLOC_ARENA_MAX": "2",
-            "IPARKING_DATABASE_URL": self.stack.database_url(self.database),
+            "IPARKING_DATABASE_URL": self.stack.service_url(self.database),
             "IPARKING_REDIS_URL": self.stack.redis_url,
             "IPARKING_KEYS": str(self.keys_path),
             **self.environment,
@@ -163,7 +169,10 @@ class Server:
             ) from error
 
     def _start(self, part: str) -> None:
-        child = spawn(self._commands()[part], self.log(part), environment=self._environment(), folder=PROJECT)
+        environment = self._environment()
+        if part == "jobs" and environment.get("IPARKING_ARCHIVE_FOLDER"):
+            environment["IPARKING_OWNER_DATABASE_URL"] = self.stack.database_url(self.database)
+        child = spawn(self._commands()[part], self.log(part), environment=environment, folder=PROJECT)
         child.returncode = 0  # it is watched by its record, and may outlive this process: no warning, no wait
         process = identify(f"{self.name}-{part}", child.pid)
         self.stack.records.write(process)

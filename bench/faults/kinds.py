@@ -19,7 +19,7 @@ from bench.faults.site import PATIENCE, Site, send, wake
 Break = Callable[[Site, random.Random], AbstractContextManager[None]]
 BUSY = """
 SELECT pid FROM pg_stat_activity
- WHERE datname = current_database() AND usename = 'iparking' AND backend_type = 'client backend'"""
+ WHERE datname = current_database() AND usename = 'iparking_service' AND backend_type = 'client backend'"""
 # An answer of Redis takes so long: once less, once more than the service waits for it.
 SLOW_MS = (120, 400)
 AN_HOUR = 3600.0

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from app import jobs
 from app.resources import Resources
-from tests.conftest import Client, SteppedClock
+from tests.conftest import Client, SteppedClock, owning
 from zones import imports
 from zones.imports.reader import ZoneRecord
 from zones.imports.shapes import canonical
@@ -28,7 +28,7 @@ Change = Callable[..., None]
 @pytest.fixture
 def change(resources: Resources, clock: SteppedClock) -> Iterator[Change]:
     """Import the zone KERB with other facts: change(capacity={"car": 1}). It is as it was at the end."""
-    with resources.engine.begin() as connection:
+    with owning(resources) as connection:
         row = connection.execute(select(Zone.__table__).where(Zone.code == KERB, Zone.valid_to.is_(None))).one()
     facts = {
         name: getattr(row, name) for name in ZoneRecord.__dataclass_fields__ if name not in ("capacity", "geometry")
@@ -38,12 +38,12 @@ def change(resources: Resources, clock: SteppedClock) -> Iterator[Change]:
     )
 
     def change(**facts: Any) -> None:
-        with resources.engine.begin() as connection:
+        with owning(resources) as connection:
             imports.apply("zones", connection, [replace(shipped, **facts)], clock.now())
         resources.catalogue.refresh()  # which every process does once a second
 
     yield change
-    with resources.engine.begin() as connection:
+    with owning(resources) as connection:
         connection.exec_driver_sql("DELETE FROM zone WHERE code = %s AND id <> %s", (KERB, row.id))
         connection.exec_driver_sql("UPDATE zone SET valid_to = NULL WHERE id = %s", (row.id,))
         imports.apply("zones", connection, [shipped], clock.now())
@@ -54,7 +54,7 @@ def close_zone(resources: Resources, change: Change, clock: SteppedClock) -> Cal
     """End the validity of KERB (`change` opens it again)."""
 
     def close_zone() -> None:
-        with resources.engine.begin() as connection:
+        with owning(resources) as connection:
             connection.exec_driver_sql("UPDATE zone SET valid_to = %s WHERE code = %s", (clock.now(), KERB))
         resources.catalogue.refresh()
 
@@ -230,5 +230,5 @@ class TestAdmissionTurned:
         jobs.release(resources)
         assert car(client)["occupied"] == 1
         assert stop(client, session).json["state"] == "ended" and car(client)["occupied"] == 0
-        with psycopg.connect(resources.settings.database_url) as connection:
+        with psycopg.connect(resources.settings.owner_url) as connection:
             assert connection.execute("SELECT sum(occupied) FROM zone_occupancy").fetchone() == (0,)

@@ -96,7 +96,7 @@ def test_no_stay_is_negative_where_clocks_differ(client: Client, process: Proces
     assert stopped["state"] == "ended"
     stay = datetime.fromisoformat(stopped["ended_at"]) - datetime.fromisoformat(stopped["started_at"])
     assert stay == max(-by, timedelta()), "as long as the two clocks make it, and never less than nothing"
-    with psycopg.connect(resources.settings.database_url) as connection:
+    with psycopg.connect(resources.settings.owner_url) as connection:
         counted = connection.execute("SELECT sum(occupied) FROM zone_occupancy").fetchone()
         kept = connection.execute("SELECT count(*), min(fee) FROM parking_session").fetchone()
     assert counted == (0,) and kept == (1, stopped["fee"]["amount"]) and kept[1] > 0

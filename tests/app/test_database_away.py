@@ -73,7 +73,7 @@ def test_a_broken_rule_of_the_database_is_a_bug_and_no_503(app: Flask):
 
 def test_a_connection_that_died_while_idle_fails_nobody(client: Client, resources: Resources):
     """After a restart of PostgreSQL every thread holds a dead one, some for minutes."""
-    url = resources.settings.database_url
+    url = resources.settings.owner_url
     assert client.post("/v1/sessions", json=SESSION, role="driver").status_code == 201
     assert client.get("/v1/sessions", role="driver").status_code == 200
     with psycopg.connect(url, autocommit=True) as connection:

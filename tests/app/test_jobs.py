@@ -55,7 +55,7 @@ def test_late_stop_between_release_and_close_gives_the_place_back_once(
 
 
 def test_strict_overstay_is_left_alone(client: Client, resources: Resources, clock: SteppedClock):
-    with psycopg.connect(resources.settings.database_url) as connection:
+    with psycopg.connect(resources.settings.owner_url) as connection:
         query = "SELECT zone_code FROM zone_occupancy WHERE admission = 'strict' AND vehicle_class = 'car' LIMIT 1"
         zone = connection.execute(query).fetchone()[0]
     session = start(client, zone=zone, minutes=10)

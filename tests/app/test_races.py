@@ -61,7 +61,7 @@ def left(resources: Resources) -> dict[str, int]:
     query = """SELECT (SELECT sum(occupied) FROM zone_occupancy), (SELECT count(*) FROM active_session),
                       (SELECT count(*) FROM parking_session),
                       (SELECT count(*) FROM ledger_transaction WHERE kind = 'parking')"""
-    with psycopg.connect(resources.settings.database_url) as connection:
+    with psycopg.connect(resources.settings.owner_url) as connection:
         row = connection.execute(query).fetchone()
     return dict(zip(("occupied", "running", "over", "charges"), row or (), strict=True))
 

@@ -16,10 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from redis import Redis
 
 from app import create_app, jobs
-from app.config import Settings
 from app.resources import Resources, make_resources
 from tests.app.city_in_memory import City, Stay, ZoneFacts
-from tests.conftest import HANOI, Client, SteppedClock, clear, copy_of
+from tests.conftest import HANOI, Client, SteppedClock, clear, copy_of, owning, settings_of
 from zones import imports
 from zones.imports.reader import ZoneRecord
 from zones.imports.shapes import canonical
@@ -43,7 +42,7 @@ def own_city(worker_id: str) -> Iterator[str]:
 
 @pytest.fixture
 def service(own_city: str, redis_url: str, keys_path: Any, clock: SteppedClock) -> Iterator[Resources]:
-    held = replace(make_resources(Settings(own_city, redis_url, keys_path, "test")), clock=clock)
+    held = replace(make_resources(settings_of(own_city, redis_url, keys_path)), clock=clock)
     held.catalogue.stop()  # looks when it is told to, so that no run depends on the second it looks in
     yield held
     held.close()
@@ -75,7 +74,7 @@ class Days(RuleBasedStateMachine):
         self.clock: SteppedClock = self.service.clock  # type: ignore[assignment]
         self.clock.at(MORNING)
         self.city = City({code: replace(facts) for code, facts in ZONES.items()}, self.clock.now())
-        with psycopg.connect(self.service.settings.database_url, autocommit=True) as connection:
+        with psycopg.connect(self.service.settings.owner_url, autocommit=True) as connection:
             clear(connection, "zone", "zone_occupancy")
         empty_redis(self.service)
         self.put(*ZONES)
@@ -83,7 +82,7 @@ class Days(RuleBasedStateMachine):
 
     def put(self, *changed: str) -> None:
         """Import zones as the model has them; the process sees it."""
-        with self.service.engine.begin() as connection:
+        with owning(self.service) as connection:
             records = [record(code, self.city.zones[code]) for code in changed]
             imports.apply("zones", connection, records, self.clock.now())
         self.service.catalogue.refresh()
@@ -210,7 +209,7 @@ class Days(RuleBasedStateMachine):
         self.city.zones[code] = replace(known, **facts)
         if facts["is_open"]:
             return self.put(code)
-        with self.service.engine.begin() as connection:
+        with owning(self.service) as connection:
             query = "UPDATE zone SET valid_to = %s WHERE code = %s AND valid_to IS NULL"
             connection.exec_driver_sql(query, (self.clock.now(), code))
         return self.service.catalogue.refresh()
@@ -242,7 +241,7 @@ class Days(RuleBasedStateMachine):
         self.service.copies.flush()
         checks = self.client.get("/v1/admin/consistency", role="operator").json
         assert checks["divergences"] == 0, checks
-        with psycopg.connect(self.service.settings.database_url) as connection:
+        with psycopg.connect(self.service.settings.owner_url) as connection:
             query = "SELECT count(*), count(DISTINCT id) FROM parking_session"
             over = len(self.city.stays) - len(self.city.active())
             assert connection.execute(query).fetchone() == (over, over)

@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 
 from app.resources import Resources
-from tests.conftest import Client, SteppedClock
+from tests.conftest import Client, SteppedClock, owning
 
 KERB = "HK-001"
 
@@ -374,7 +374,7 @@ class TestRefusals:
 
 
 def test_class_without_places_is_not_served(client: Client, resources: Resources):
-    with resources.engine.begin() as connection:
+    with owning(resources) as connection:
         query = "UPDATE zone_occupancy SET capacity = %s WHERE zone_code = 'HK-001' AND vehicle_class = 'motorbike'"
         connection.exec_driver_sql(query, (0,))
     try:
@@ -382,7 +382,7 @@ def test_class_without_places_is_not_served(client: Client, resources: Resources
         answer = start(client, "29-AB 123.45", vehicle_class="motorbike")
         assert (answer.status_code, answer.json["code"]) == (422, "class_not_served")
     finally:
-        with resources.engine.begin() as connection:
+        with owning(resources) as connection:
             connection.exec_driver_sql(query, (40,))
 
 

@@ -102,6 +102,13 @@ class TestAccess:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute("DELETE FROM fact")
 
+    def test_service_owns_nothing_and_makes_nothing(self, stack: Stack) -> None:
+        stack.create_database("served")
+        with psycopg.connect(stack.service_url("served"), autocommit=True) as connection:
+            assert connection.info.user == "iparking_service"
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("CREATE TABLE fact (number int)")
+
     def test_nobody_comes_in_without_the_password(self, stack: Stack) -> None:
         ports = {name: state["port"] for name, state in stack.status().items()}
         with pytest.raises(psycopg.OperationalError):
@@ -141,6 +148,25 @@ class TestGivenServers:
             assert answer(other.reader_url("made_there"), "SHOW default_transaction_read_only") == "on"
         assert None not in running(stack).values()
         assert not (open_folder / "other" / "data").exists()
+
+    def test_owner_of_the_tables_may_be_another_than_the_service(self, open_folder: Path) -> None:
+        given = {
+            "IPARKING_DATABASE_URL": "postgresql://service@db/iparking",
+            "IPARKING_OWNER_DATABASE_URL": "postgresql://owner@db/iparking",
+            "IPARKING_REDIS_URL": "redis://cache/0",
+        }
+        other = Stack(open_folder / "other", given)
+        assert other.database_url("demo") == "postgresql://owner@db/demo"
+        assert other.service_url("demo") == "postgresql://service@db/demo"
+        alone = Stack(open_folder / "other", {**given, "IPARKING_OWNER_DATABASE_URL": ""})
+        assert alone.service_url() == alone.database_url() == "postgresql://service@db/iparking"
+
+    def test_passwords_that_an_older_version_did_not_make_are_added(self, open_folder: Path) -> None:
+        file = open_folder / "stack.json"
+        file.write_text('{"passwords": {"postgres": "kept"}}')
+        stack = Stack(open_folder, {})
+        assert stack.admin_url().startswith("postgresql://postgres:kept@")
+        assert "iparking_service" in stack.service_url() and stack.service_url() == Stack(open_folder, {}).service_url()
 
     def test_server_that_lets_nobody_make_databases_is_named(self, stack: Stack, open_folder: Path) -> None:
         given = {"IPARKING_DATABASE_URL": stack.create_database("city")}

@@ -1,14 +1,14 @@
 -- Every transaction with the sums of its entries, beside the session that it charges (or NULL), and every session that
 -- was not charged beside no transaction. {sessions} has reference, fee and ended_at.
 SELECT t.kind || ' ' || t.reference AS what, s.reference AS session, t.kind, t.id, m.total, m.entries, s.fee,
-       -m.income AS gross, -m.vat AS vat, v.basis_points, s.ended_at >= b.began AS must_be_charged
+       -m.income AS gross, -m.vat AS vat, v.points[width_bucket(t.at, v.froms)] AS basis_points, s.ended_at >= b.began AS must_be_charged
   FROM ledger_transaction t
   LEFT JOIN (SELECT e.transaction_id, sum(e.amount) AS total, count(*) AS entries,
                     (sum(e.amount) FILTER (WHERE a.kind IN ('revenue', 'vat')))::bigint AS income,
                     COALESCE(sum(e.amount) FILTER (WHERE a.kind = 'vat'), 0)::bigint AS vat
                FROM ledger_entry e LEFT JOIN ledger_account a ON a.id = e.account_id
               GROUP BY e.transaction_id) m ON m.transaction_id = t.id
-  LEFT JOIN (SELECT r.basis_points, r.valid_from, lead(r.valid_from, 1, 'infinity') OVER (ORDER BY r.valid_from) AS valid_to
-               FROM vat_rate r) v ON t.kind = 'parking' AND t.at >= v.valid_from AND t.at < v.valid_to
   FULL JOIN ({sessions}) s ON s.reference = CASE WHEN t.kind = 'parking' THEN t.reference END
  CROSS JOIN (SELECT min(first.at) AS began FROM ledger_transaction first) b
+ CROSS JOIN (SELECT array_agg(r.valid_from ORDER BY r.valid_from) AS froms, array_agg(r.basis_points ORDER BY r.valid_from) AS points
+               FROM vat_rate r) v
