@@ -7,9 +7,10 @@ A start and a stop are one SQL statement each, which is one transaction; those t
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+import orjson
 import psycopg
 
 from app import cards
@@ -178,8 +179,7 @@ _START_AND_HOLD = f"""
 WITH started AS MATERIALIZED (SELECT {sessions.STARTED} FROM start_sessions(%s)),
     held AS MATERIALIZED (
         SELECT place_holds(array_agg(id), array_agg(client), array_agg(amount), array_agg(expires_at), %s, %s, %s)
-          FROM unnest(%s::bigint[], %s::uuid[], %s::text[], %s::bigint[], %s::timestamptz[])
-               h(member, id, client, amount, expires_at)
+          FROM json_to_recordset(%s) h(member bigint, id uuid, client text, amount bigint, expires_at timestamptz)
          WHERE member IN (SELECT unnest(members) FROM started WHERE outcome = 'started'))
 SELECT started.* FROM started CROSS JOIN (SELECT count(*) FROM held) AS placed"""
 
@@ -231,14 +231,17 @@ def _start_and_hold(
             max(call.started_at for call in calls),
             resources.settings.owed_limit,
             purse,
-            [n for n, _ in paying],
-            [call.id for _, call in paying],
-            [call.client for _, call in paying],
-            [_to_hold(resources, call, purse) for _, call in paying],
-            [call.max_over_at + HOLD_MARGIN for _, call in paying],
+            orjson.dumps([_hold(resources, n, call, purse) for n, call in paying]).decode(),
         ),
     )
     return sessions.read_started(calls, rows)
+
+
+def _hold(resources: Resources, member: int, call: sessions.Start, purse: str) -> dict[str, Any]:
+    """What is put aside for a start. As JSON: five lists would take psycopg 40 µs a start, this takes 4."""
+    expires_at = call.max_over_at + HOLD_MARGIN
+    amount = _to_hold(resources, call, purse)
+    return {"member": member, "id": call.id, "client": call.client, "amount": amount, "expires_at": expires_at}
 
 
 def _to_hold(resources: Resources, call: sessions.Start, purse: str) -> int:

@@ -148,13 +148,16 @@ def print_demo(found: dict[str, Any], out: TextIO = sys.stdout) -> None:
 def _districts(found: dict[str, Any]) -> Table:
     table = Table(title=f"Hanoi, {found['date']}, 07:00 to 10:00 ({SYNTHETIC})", title_justify="left")
     table.add_column("district", no_wrap=True)
-    for name in ("sessions", "peak", "revenue VND", "p50 ms", "p95 ms", "p99 ms"):
+    for name in ("sessions", "peak", "revenue VND", "ledger", "receipts", "p50 ms", "p95 ms", "p99 ms"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found["districts"]:
         times = (f"{row[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
-        table.add_row(
-            row["name"], f"{row['sessions']:,}", f"{row['peak_occupancy']:.3f}", f"{row['revenue']:,}", *times
-        )
+        table.add_row(row["name"], f"{row['sessions']:,}", f"{row['peak_occupancy']:.3f}", *_money(row), *times)
     table.add_section()
-    table.add_row("all", f"{found['sessions']:,}", "", f"{found['revenue']:,}", "", "", "")
+    table.add_row("all", f"{found['sessions']:,}", "", *_money(found), "", "", "")
     return table
+
+
+def _money(told: dict[str, Any]) -> list[str]:
+    """Revenue by the auditor's bills, by the ledger and by the receipts, in VND."""
+    return ["-" if told[name] is None else f"{told[name]:,}" for name in ("revenue", "ledger", "receipts")]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.answers import AnswersError, AnswersReader, RunHeader
-from simulator.auditor import database, districts, interface, reports, rules
+from simulator.auditor import database, districts, interface, money, reports, rules
 from simulator.auditor.model import Book
 from simulator.auditor.verdict import Divergence, Verdict
 from simulator.report import Latencies
@@ -33,6 +33,11 @@ class Audit:
     def verdict(self) -> Verdict:
         return self.book.verdict
 
+    def _total(self, name: str) -> int | None:
+        """Of all districts; None where the database was not read."""
+        told = [row[name] for row in self.districts if row[name] is not None]
+        return sum(told) if told else None
+
     def as_dict(self) -> dict[str, Any]:
         book = self.book
         return {
@@ -43,6 +48,8 @@ class Audit:
             "refusals_by_code": dict(sorted(book.codes.items())),
             "sessions": len(book.sessions),
             "revenue": sum(row["revenue"] for row in self.districts),
+            "ledger": self._total("ledger"),
+            "receipts": self._total("receipts"),
             "partial": self.partial,
             **self.verdict.as_dict(),
             **self.latencies.as_dict(),
@@ -93,9 +100,9 @@ def audit(
     service = Service(base_url or book.header.base_url)
     try:
         interface.compare(book, service, keys)
-        reports.compare(book, service, keys, book.settled)
+        reported = reports.compare(book, service, keys, book.settled)
     finally:
         service.close()
-    if database_url is not None:
-        database.compare(book, database_url)
-    return Audit(book, latencies, districts.summarise(book, responses, book.settled), partial)
+    incomes = {} if database_url is None else database.compare(book, database_url, reported)
+    rows = districts.summarise(book, responses, book.settled)
+    return Audit(book, latencies, [row | money.columns(incomes.get(row["code"])) for row in rows], partial)

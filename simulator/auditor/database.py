@@ -3,14 +3,15 @@ URL."""
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 
-from simulator.auditor import outcome
+from simulator.auditor import money, outcome
 from simulator.auditor.model import Book, Count
+from simulator.auditor.money import Income
 from simulator.auditor.outcome import Found
 from simulator.service import ServiceError
 
@@ -41,16 +42,16 @@ SELECT t.reference FROM ledger_transaction t
 _CHECKS = "SELECT id::text, plate, verdict FROM parking_check WHERE received_at >= %s"
 
 
-def compare(book: Book, database_url: str) -> None:
-    """Sessions, counts and charges as PostgreSQL holds them against the book. Raises ServiceError where it cannot be
-    read."""
+def compare(book: Book, database_url: str, reported: Mapping[str, int] | None) -> dict[str, Income]:
+    """Sessions, counts and money as PostgreSQL holds them against the book; what each district took in. `reported` is
+    the service's own revenue report by district. Raises ServiceError where it cannot be read."""
     try:
-        _compare(book, database_url)
+        return _compare(book, database_url, reported)
     except psycopg.Error as error:
         raise ServiceError(f"the database cannot be audited: {str(error).strip()}") from error
 
 
-def _compare(book: Book, database_url: str) -> None:
+def _compare(book: Book, database_url: str, reported: Mapping[str, int] | None) -> dict[str, Income]:
     with psycopg.connect(database_url, options="-c timezone=UTC") as connection:
         connection.read_only = True
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -63,6 +64,7 @@ def _compare(book: Book, database_url: str) -> None:
         _compare_counts(book, connection, counted)
         _compare_charges(book, connection)
         _compare_checks(book, connection)
+        return money.compare(book, connection, _EPOCH + book.began * _MICROSECOND, low, reported)
 
 
 def _rows(

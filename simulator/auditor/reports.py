@@ -14,16 +14,22 @@ MICROSECONDS_A_MINUTE = 60_000_000
 ROUNDING = 0.001  # minutes, of each row
 
 
-def compare(book: Book, service: Service, keys: Keys, before: int) -> None:
-    """Revenue and occupancy of all districts from the run's begin up to a business instant. Raises ServiceError."""
+def compare(book: Book, service: Service, keys: Keys, before: int) -> dict[str, int] | None:
+    """Revenue and occupancy of all districts from the run's begin up to a business instant. Raises ServiceError.
+
+    Gives the revenue that the service reports by district, in VND; None where it is not only this run's."""
     if book.foreign or any(any(zone.occupied.values()) for zone in book.header.zones.values()):
         book.verdict.notes.append("the reports hold sessions of before this run too: they are not compared")
-        return
+        return None
     expected = figures(book, before)
+    revenue: dict[str, int] = defaultdict(int)
     for name, check in (("revenue", _check_revenue), ("occupancy", _check_occupancy)):
         for cell, rows in _read(book, service, keys, name, before).items():
             book.verdict.compared[f"districts in the {name} report"] += 1
             check(book, cell, rows, expected.get(cell, Figures()))
+            if name == "revenue":
+                revenue[cell[0]] += sum(row["revenue"]["amount"] for row in rows)
+    return dict(revenue)
 
 
 def _read(book: Book, service: Service, keys: Keys, name: str, before: int) -> dict[Cell, list[dict[str, Any]]]:

@@ -290,8 +290,13 @@ def test_a_short_demo_proves_itself_and_goes_on_serving(short_demo: Callable[...
             "001", "002", "003", "004", "005", "006", "007", "009", "019"
         ]  # fmt: skip
         assert set(found["districts"][0]) == {
-            "code", "name", "sessions", "peak_occupancy", "revenue", "p50_ms", "p95_ms", "p99_ms"
+            "code", "name", "sessions", "peak_occupancy", "revenue", "report", "ledger", "receipts", "p50_ms", "p95_ms",
+            "p99_ms",
         }  # fmt: skip
+        for row in [*found["districts"], found]:
+            assert row["revenue"] == row["ledger"] == row["receipts"]
+        assert all(row["report"] == row["revenue"] for row in found["districts"]) and found["revenue"] > 0
+        assert found["compared"]["wallets"] > 0
         assert found["sessions"] == sum(row["sessions"] for row in found["districts"]) > 0
         assert (found["date"], found["berlin"]) == ("2026-11-24", None)
         service = Service(found["url"])

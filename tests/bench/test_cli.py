@@ -64,3 +64,13 @@ def test_what_is_asked_for_is_run(asked: list[Any], arguments: str, call: tuple[
 def test_every_option_belongs_to_a_form() -> None:
     names = {option.name for option in cli.core.params if isinstance(option, click.Option)}
     assert names == {"json_", *cli.MODES, *set().union(*cli.TAKEN.values())}
+
+
+def test_parts_of_the_money_bench_are_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("bench.money.run", lambda json, **given: asked.append({"json": json, **given}) or 0)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    refused = CliRunner().invoke(cli.money, ["--only", "alms"])
+    assert (refused.exit_code, asked) == (2, []) and "choose among wallet_start" in refused.output
+    assert CliRunner().invoke(cli.money, ["--only", "wallet_start", "--rounds", "2", "--json"]).exit_code == 0
+    assert asked == [{"json": True, "only": ("wallet_start",), "rounds": 2}]

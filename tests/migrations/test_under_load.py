@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from app import create_app
 from app.database import upgrade
 from app.resources import Resources, make_resources
 from app.stack.processes import wait_until
+from billing import ledger
 from tests.conftest import ROOT, Client, settings_of
 
 LONGEST_SECONDS = 1.0
@@ -92,6 +94,8 @@ def database(own_database: str) -> str:
     with psycopg.connect(own_database, autocommit=True) as connection:
         connection.execute("SELECT make_month_partitions('2026-09-15+07', 2)")
         connection.execute(PAST)
+        drivers = [f"driver-{n}" for n in range(1, THREADS + 1)]
+        ledger.fund(connection, drivers, 10**12, datetime.fromisoformat("2026-01-01T00:00+07:00"))
     return own_database
 
 

@@ -37,7 +37,10 @@ TRAFFIC = [
 ]
 
 
-TABLES = ("active_session", "parking_session", "parking_check", "zone_occupancy", "ledger_transaction", "ledger_entry")
+TABLES = (
+    "active_session", "parking_session", "parking_check", "zone_occupancy", "ledger_transaction", "ledger_entry",
+    "wallet", "hold",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,7 @@ def database(worker_id: str) -> Iterator[str]:
     for url in copy_of("city", f"{worker_id}_auditor"):
         with psycopg.connect(url) as connection:
             fund(connection)
+            connection.execute("INSERT INTO ledger_account (code) VALUES ('revenue/001/iparking')")
         yield url
 
 
@@ -114,6 +118,7 @@ Examine = Callable[..., Audit]
 def examine(played: Plan, database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Examine]:
     """`examine(statement, ...)` tampers with the database and audits; afterwards all is as it was."""
     monkeypatch.setattr("simulator.auditor.interface.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("simulator.auditor.money.JOBS_SECONDS", 3600)  # no job runs here
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")  # past the triggers that would refuse it
 
@@ -148,8 +153,15 @@ def test_a_true_run_has_no_divergences(examine: Examine) -> None:
     assert found.book.codes == {"already_parked": 1, "session_expired": 1}
     assert found.verdict.compared["sessions in PostgreSQL"] == len(found.book.sessions) == 12
     assert found.verdict.compared["charges"] == 4
+    assert found.verdict.compared["wallets"] >= 4
+    (row,) = (row for row in found.districts if row["code"] == "002")
+    assert (row["report"], row["ledger"]) == (row["revenue"], row["revenue"] - 30_000), "v10's end is not booked yet"
     revenue = {row["code"]: row["revenue"] for row in found.districts}
     assert revenue["002"] == sum(session.fee or 0 for session in found.book.sessions.values()) + 30_000
+
+
+ITS_DISTRICT = "SELECT id FROM ledger_account WHERE code = 'revenue/002/iparking'"
+ANOTHER_DISTRICT = "SELECT id FROM ledger_account WHERE code = 'revenue/001/iparking'"
 
 
 @pytest.mark.parametrize(
@@ -169,6 +181,10 @@ def test_a_true_run_has_no_divergences(examine: Examine) -> None:
         ("UPDATE zone_occupancy SET capacity = capacity + 1 WHERE zone_code = 'HK-001'", "count"),
         ("DELETE FROM ledger_transaction WHERE kind = 'parking'", "charge"),
         ("UPDATE ledger_entry SET amount = amount * 2", "charge"),
+        (f"UPDATE ledger_entry SET account_id = ({ANOTHER_DISTRICT}) WHERE account_id = ({ITS_DISTRICT})", "revenue"),
+        ("UPDATE wallet SET balance = balance - 1 WHERE owner = 'driver-1'", "wallet"),
+        ("UPDATE wallet SET held = held + 1 WHERE owner = 'driver-1'", "wallet"),
+        ("UPDATE hold SET id = gen_random_uuid() WHERE state = 'pending'", "wallet"),
     ],
 )
 def test_a_tampered_row_is_found(examine: Examine, statement: str, kind: str) -> None:
@@ -195,9 +211,15 @@ BOOK_AGAIN = """
 
 
 def test_a_charge_for_nobody_is_found(examine: Examine) -> None:
-    assert examine(BOOK_AGAIN.format(reference="gen_random_uuid()::text")).verdict.by_kind == {"charge": 4}
+    assert examine(BOOK_AGAIN.format(reference="gen_random_uuid()::text")).verdict.by_kind == {
+        "charge": 4,
+        "wallet": 1,
+    }
 
 
 def test_a_second_charge_for_one_session_is_found(examine: Examine) -> None:
     unique = "ALTER TABLE ledger_transaction DROP CONSTRAINT ledger_transaction_kind_reference_key"
-    assert examine(unique, BOOK_AGAIN.format(reference="reference")).verdict.by_kind == {"charge": 4}
+    assert examine(unique, BOOK_AGAIN.format(reference="reference")).verdict.by_kind == {
+        "charge": 4,
+        "revenue": 1,
+    }

@@ -87,10 +87,11 @@ def test_a_replay_says_when_it_is_partial_or_invalid() -> None:
 
 
 def demo(**more: Any) -> dict[str, Any]:
-    row = {"code": "002", "name": "Hoàn Kiếm", "sessions": 1234, "peak_occupancy": 0.5, "revenue": 1_000_000}
+    money = {"revenue": 1_000_000, "ledger": 1_000_000, "receipts": None}
+    row = {"code": "002", "name": "Hoàn Kiếm", "sessions": 1234, "peak_occupancy": 0.5, **money}
     row |= {"p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
     return {
-        **figures(), "date": "2026-11-24", "speed": 120.0, "districts": [row], "sessions": 1234, "revenue": 1_000_000,
+        **figures(), "date": "2026-11-24", "speed": 120.0, "districts": [row], "sessions": 1234, **money,
         "errors": 0, "refusals": 3, "refusals_by_code": {"zone_full": 3}, "divergences": 0, "berlin": None,
         "divergence_details": [], "url": "http://127.0.0.1:8100", **more,
     }  # fmt: skip

@@ -14,31 +14,37 @@ DECLARE
     v_wanted integer;
     v_covered integer;
 BEGIN
-    IF p_purse = 'wallet' AND EXISTS (SELECT FROM unnest(p_clients) c(client) JOIN wallet w ON w.owner = c.client AND w.kind = 'wallet'
-                WHERE w.owed > p_owed_limit) THEN
-        RAISE EXCEPTION 'a client owes more than %', p_owed_limit
-            USING ERRCODE = 'check_violation', CONSTRAINT = 'owed_within_limit', TABLE = 'wallet';
-    END IF;
-    SELECT count(DISTINCT s.client) INTO v_wanted FROM unnest(p_clients, p_amounts) s(client, amount) WHERE s.amount > 0;
-    IF v_wanted = 0 THEN
-        RETURN 0;
-    END IF;
-    IF p_purse = 'float' THEN
+    IF p_purse = 'float' AND 0 < ANY (p_amounts) THEN
         PERFORM move_cash(p_sessions, p_clients, p_amounts, 'start', p_at);
     END IF;
-    UPDATE wallet w SET held = w.held + s.amount
-      FROM (SELECT client, sum(amount) AS amount FROM unnest(p_clients, p_amounts) s(client, amount)
-             WHERE amount > 0 GROUP BY client ORDER BY client) s
-     WHERE w.owner = s.client AND w.kind = p_purse AND w.balance - w.held >= s.amount;
-    GET DIAGNOSTICS v_covered = ROW_COUNT;
+    -- One statement for those who can pay: this is on the path of every start.
+    WITH wanted AS MATERIALIZED (
+        SELECT s.client, sum(s.amount) AS amount FROM unnest(p_clients, p_amounts) s(client, amount)
+         WHERE s.amount > 0 GROUP BY s.client ORDER BY s.client
+    ), covered AS (
+        UPDATE wallet w SET held = w.held + s.amount FROM wanted s
+         WHERE w.owner = s.client AND w.kind = p_purse AND w.balance - w.held >= s.amount
+           AND (p_purse <> 'wallet' OR w.owed <= p_owed_limit)
+        RETURNING w.owner
+    ), placed AS (
+        INSERT INTO hold (id, owner, kind, amount, created_at, expires_at)
+            SELECT s.id, s.client, p_purse, s.amount, p_at, s.expires_at
+              FROM unnest(p_sessions, p_clients, p_amounts, p_expires_at) s(id, client, amount, expires_at)
+             WHERE s.amount > 0
+    )
+    SELECT (SELECT count(*) FROM wanted), (SELECT count(*) FROM covered) INTO v_wanted, v_covered;
+
+    IF p_purse = 'wallet' AND (v_covered < v_wanted OR 0 = ANY (p_amounts)) THEN
+        IF EXISTS (SELECT FROM unnest(p_clients) c(client) JOIN wallet w ON w.owner = c.client AND w.kind = 'wallet'
+                    WHERE w.owed > p_owed_limit) THEN
+            RAISE EXCEPTION 'a client owes more than %', p_owed_limit
+                USING ERRCODE = 'check_violation', CONSTRAINT = 'owed_within_limit', TABLE = 'wallet';
+        END IF;
+    END IF;
     IF v_covered < v_wanted THEN
         RAISE EXCEPTION 'a % does not cover its hold', p_purse
             USING ERRCODE = 'check_violation', CONSTRAINT = p_purse || '_covers_hold', TABLE = 'wallet';
     END IF;
-    INSERT INTO hold (id, owner, kind, amount, created_at, expires_at)
-        SELECT s.id, s.client, p_purse, s.amount, p_at, s.expires_at
-          FROM unnest(p_sessions, p_clients, p_amounts, p_expires_at) s(id, client, amount, expires_at)
-         WHERE s.amount > 0;
     RETURN v_covered;
 END
 $$;
