@@ -92,7 +92,7 @@ def bank_line(movement: Movement) -> Line:
     name = f"vietqr/{movement.transaction}"
     return Line(
         movement.transaction if is_credit else movement.where, "transfer" if is_credit else "debit", name, None, None,
-        movement.amount, 0, movement.at, _storable(movement.description),
+        movement.amount, 0, movement.at, movement.description,
     )  # fmt: skip
 
 
@@ -130,8 +130,3 @@ def _covered(path: Path, records: Sequence[Movement | Settled], day: date) -> Sp
 def of_credits(gateway: str, day: date) -> List:
     """Nothing but what we were told at the time, which the comparison reads from the database."""
     return List(gateway, "credits", span_of(day).with_late())
-
-
-def _storable(text: str) -> str:
-    """PostgreSQL keeps no NUL."""
-    return text.replace("\x00", " ")
