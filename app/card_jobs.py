@@ -3,6 +3,7 @@
 import logging
 import time
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
@@ -10,18 +11,21 @@ import psycopg
 
 from app.cards import GATEWAY, carry_out, follow, push, real_now
 from app.resources import Resources
-from billing import calls, ledger, payments
+from billing import calls, ledger, payments, refunds
 from billing.errors import GatewayUnavailable, UnknownPayment
 from billing.gateways import CardGateway
 from billing.gateways.stripe_events import about
 from billing.ledger import Posting
 from billing.payments import New, Payment
+from billing.refunds import AtGateway
 from billing.webhooks import Event, Handlers
 
 log = logging.getLogger(__name__)
 BATCH = 200
 # Real seconds that a thread works before it lets the job look whether all is well.
 LONGEST_ROUND = 5.0
+# What became of a refund's call, by its state; what waits, or is parked for a person to see, is not known yet.
+REFUNDED = {"done": True, "refused": False}
 # So long a start counts as paid while its driver is asked something.
 PENDING = timedelta(seconds=60)
 # A card that was declined is not asked again before.
@@ -45,6 +49,25 @@ def settle(resources: Resources) -> int:
         carry_out(resources, call)
         made += 1
     return made
+
+
+def refund(resources: Resources) -> int:
+    """Have the gateway give back what operators decided; the number of refunds that are settled by it."""
+    if resources.card_gateway is None:
+        return 0
+    connection = resources.connections.get()
+    return refunds.refund_via_gateway(connection, partial(_ask_refund, connection), resources.clock.now(), BATCH)
+
+
+def _ask_refund(connection: psycopg.Connection, wanted: AtGateway) -> bool | None:
+    """Plan the call once, under the payment's lock; later, what became of it."""
+    with connection.transaction():
+        payment = payments.lock(connection, wanted.payment_id)
+        state = calls.for_refund(connection, payment.id, wanted.refund_id)
+        if state is None:
+            request = {"refund": str(wanted.refund_id)}
+            calls.plan(connection, payment.id, "refund", wanted.amount, real_now(), request=request)
+    return REFUNDED.get(state or "")
 
 
 # What was held for sessions that are over by now, with what each still owes (it may have been paid in another way). One

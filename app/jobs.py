@@ -93,6 +93,7 @@ JOBS = {
     "look_at_cards": Job(Background(card_jobs.look), every=1),
     "settle_cards": Job(Background(card_jobs.settle, threads=4), every=1),
     "collect": Job(card_jobs.collect, every=60),
+    "refund": Job(card_jobs.refund, every=5),
     "handle_webhooks": Job(Background(webhooks.handle), every=1),
     "forget_webhooks": Job(webhooks.forget, every=3600),
     "expire_payments": Job(expire_payments, every=60),

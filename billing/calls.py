@@ -94,6 +94,16 @@ def plan(
     return Call(*row)
 
 
+def for_refund(connection: psycopg.Connection, payment_id: UUID, refund_id: UUID) -> str | None:
+    """The state of the last call that was planned for a refund of a payment; None where none was."""
+    row = connection.execute(
+        "SELECT state FROM gateway_call WHERE payment_id = %s AND verb = 'refund' AND request ->> 'refund' = %s "
+        "ORDER BY made_at DESC, key DESC LIMIT 1",
+        (payment_id, str(refund_id)),
+    ).fetchone()
+    return row[0] if row else None
+
+
 def waiting(connection: psycopg.Connection, payment_id: UUID) -> Call | None:
     """The call for a payment that has no outcome yet."""
     query = f"SELECT {_COLUMNS} FROM gateway_call WHERE payment_id = %s AND state = 'waiting' ORDER BY made_at LIMIT 1"
@@ -164,7 +174,10 @@ def _ask(gateway: CardGateway, call: Call, subject: Subject) -> Outcome:
         case "release":
             moved = gateway.release(at_gateway, call.key)
         case _:
-            return Outcome("done", refund=gateway.refund(at_gateway, call.amount, call.key))
+            given = gateway.refund(at_gateway, call.amount, call.key)
+            if given.state == "failed":
+                return Outcome("refused", refund=given, code="refund_failed", error="the refund failed")
+            return Outcome("done", refund=given)
     return Outcome("done", moved, gateway_reference=moved.gateway_reference)
 
 

@@ -580,3 +580,37 @@ def test_starts_at_once_by_card_each_hold_their_own(client, carded, db, stripe_s
     assert [one.status_code for one in answers] == [201] * 6
     assert len(stripe_server.books.of("payment_intent")) == 6
     assert all(payment(db, json.loads(one.data)).state == "authorized" for one in answers)
+
+
+class TestRefunds:
+    """What an operator gives back to a card, for sessions of 30,000 VND."""
+
+    def refunded(self, client: Client, clock: SteppedClock, carded: Resources, real: Real) -> dict:
+        keep(client)
+        session = start(client).json
+        clock.advance(minutes=30)
+        stop(client, session)
+        work(carded, real)
+        asked = client.post("/v1/refunds", json={"session": session["id"], "reason": "kéo xe"}, role="driver").json
+        return client.post(f"/v1/admin/refunds/{asked['id']}/approve", json={"amount": 10_000}, role="operator").json
+
+    def test_go_back_by_the_gateway_once(self, client, clock, carded, real, db, stripe_server):
+        made = self.refunded(client, clock, carded, real)
+        assert made["state"] == "pending_gateway" and ledger.balance(db, "refund") == -10_000
+        for _ in range(3):
+            card_jobs.refund(carded)
+            work(carded, real)
+        assert db.execute("SELECT state FROM refund").fetchall() == [("refunded",)]
+        assert (ledger.balance(db, "refund"), ledger.balance(db, "clearing/stripe")) == (0, 20_000)
+        assert taken(stripe_server) == 20_000
+
+    def test_that_get_no_answer_are_asked_for_again_with_the_same_key(
+        self, client, clock, carded, real, db, stripe_server
+    ):
+        self.refunded(client, clock, carded, real)
+        stripe_server.fail("POST", "/v1/refunds", "reset_after", times=1)
+        for _ in range(3):
+            card_jobs.refund(carded)
+            work(carded, real)
+        assert taken(stripe_server) == 20_000 == ledger.balance(db, "clearing/stripe")
+        assert db.execute("SELECT state FROM refund").fetchall() == [("refunded",)]
