@@ -295,7 +295,7 @@ def test_a_short_demo_proves_itself_and_goes_on_serving(short_demo: Callable[...
         }  # fmt: skip
         for row in [*found["districts"], found]:
             assert row["revenue"] == row["ledger"] == row["receipts"]
-        assert all(row["report"] == row["revenue"] for row in found["districts"]) and found["revenue"] > 0
+        assert all(row["report"] == row["revenue"] for row in found["districts"])
         assert found["compared"]["wallets"] > 0
         assert found["sessions"] == sum(row["sessions"] for row in found["districts"]) > 0
         assert (found["date"], found["berlin"]) == ("2026-11-24", None)

@@ -31,7 +31,7 @@ def test_short_run_has_every_figure(stack: Stack) -> None:
 
 
 def test_parts_are_put_together_and_told_to_people(monkeypatch: pytest.MonkeyPatch, stack: Stack) -> None:
-    monkeypatch.setattr(money, "PARTS", {"one": "tests.bench.test_money", "other": "tests.bench.none"})
+    monkeypatch.setattr(money, "PARTS", {"one": one_part, "other": None})
     found = money.measure(stack, money.Plan(only=("one",)), lambda line: None)
     assert (found["results"], found["ratios"], found["entries"]) == ({"one": {"seconds": 70.0}}, {"r": 0.8}, 7)
     out = io.StringIO()
@@ -40,7 +40,7 @@ def test_parts_are_put_together_and_told_to_people(monkeypatch: pytest.MonkeyPat
     assert "seconds (target at most 60: missed)" in out.getvalue()
 
 
-def measure(stack: Stack, plan: money.Plan, say: object) -> Part:
+def one_part(stack: Stack, plan: money.Plan, say: object) -> Part:
     """A part, as the bench asks for it."""
     targets = {"r": money.at_least(0.8, 0.75), "seconds": money.at_most(70.0, 60.0)}
     return Part({"one": {"seconds": 70.0}}, {"r": 0.8}, targets, {"entries": 7})

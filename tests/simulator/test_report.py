@@ -87,7 +87,7 @@ def test_a_replay_says_when_it_is_partial_or_invalid() -> None:
 
 
 def demo(**more: Any) -> dict[str, Any]:
-    money = {"revenue": 1_000_000, "ledger": 1_000_000, "receipts": None}
+    money = {"revenue": 1_000_000, "ledger": 1_000_000, "receipts": 1_000_000}
     row = {"code": "002", "name": "Hoàn Kiếm", "sessions": 1234, "peak_occupancy": 0.5, **money}
     row |= {"p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
     return {
@@ -101,6 +101,7 @@ def test_a_demo_ends_with_its_verdict_and_its_address() -> None:
     out = io.StringIO()
     print_demo(demo(), out)
     assert "Hoàn Kiếm" in out.getvalue()
+    assert "ledger 1,000,000 VND, receipts 1,000,000 VND: as the bills, in every district" in out.getvalue()
     assert "1,000,000" in out.getvalue()
     assert "3 zone_full" in out.getvalue()
     assert out.getvalue().rstrip().splitlines()[-2:] == [
