@@ -1,5 +1,5 @@
 -- Every wallet row beside what its accounts' entries and its pending holds say.
-SELECT COALESCE(w.kind || '/' || w.owner, s.kind || '/' || s.owner, 'hold of ' || h.owner) AS what,
+SELECT COALESCE(w.kind || '/' || w.owner, s.kind || '/' || s.owner, 'hold of ' || h.kind || '/' || h.owner) AS what,
        COALESCE(w.balance, 0) AS balance, COALESCE(s.balance, 0) AS entries_balance,
        COALESCE(w.owed, 0) AS owed, COALESCE(s.owed, 0) AS entries_owed,
        COALESCE(w.held, 0) AS held, COALESCE(h.amount, 0) AS pending
@@ -11,5 +11,5 @@ SELECT COALESCE(w.kind || '/' || w.owner, s.kind || '/' || s.owner, 'hold of ' |
                JOIN (SELECT e.account_id, sum(e.amount) AS amount FROM ledger_entry e GROUP BY e.account_id) m ON m.account_id = a.id
               WHERE a.owner IS NOT NULL
               GROUP BY 1, 2) s ON s.owner = w.owner AND s.kind = w.kind
-  FULL JOIN (SELECT p.owner, sum(p.amount) AS amount FROM hold p WHERE p.state = 'pending' GROUP BY p.owner) h
-         ON h.owner = w.owner AND w.kind = 'wallet'
+  FULL JOIN (SELECT p.owner, p.kind, sum(p.amount) AS amount FROM hold p WHERE p.state = 'pending' GROUP BY p.owner, p.kind) h
+         ON h.owner = w.owner AND h.kind = w.kind
