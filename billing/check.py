@@ -17,7 +17,7 @@ FIRST = 5
 # Sorting and hashing in memory what would be written to disk otherwise; parsing takes longer than it gains.
 SETTINGS = ("SET LOCAL work_mem = '256MB'", "SET LOCAL jit = off", "SET LOCAL statement_timeout = 0")
 # No session: for a database of which only the ledger is to be proved.
-NO_SESSIONS: str = "SELECT NULL::text AS reference, 0::bigint AS fee, NULL::timestamptz AS ended_at WHERE false"
+NO_SESSIONS: str = "SELECT NULL::uuid AS id, 0::bigint AS fee, NULL::timestamptz AS ended_at WHERE false"
 WELL_FORMED = (
     r"^((wallet|receivable|float)/.+|(clearing|fee)/[^/]+|revenue/[^/]+/[^/]+"
     r"|vat|city_share|refund|bank|cash_difference|funding)$"
@@ -98,7 +98,7 @@ def check(
 ) -> list[Proof]:
     """Prove every invariant, in one snapshot. `connection` is in no transaction.
 
-    `sessions` is a query of the sessions that ended: reference (its id as the ledger has it), fee in VND, and ended_at,
+    `sessions` is a query of the sessions that ended: id (the reference that the ledger has), fee in VND, and ended_at,
     the instant of its booking. `say` is told the name of each pass before it. Raises psycopg.Error.
     """
     with connection.transaction():

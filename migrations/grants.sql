@@ -19,7 +19,8 @@ BEGIN
         v_rights := CASE
             WHEN v_table.relname IN ('alembic_version', 'archived_month', 'district', 'rate_line', 'rate_plan', 'revision', 'vat_rate',
                                      'ward', 'zone') OR v_table.relname ~ '^parking_session_' THEN 'SELECT'
-            WHEN v_table.relname LIKE 'ledger\_%' OR v_table.relname = 'parking_session' THEN 'SELECT, INSERT'
+            WHEN v_table.relname LIKE 'ledger\_%' OR v_table.relname IN ('audit_log', 'cash_movement', 'parking_session', 'receipt')
+                THEN 'SELECT, INSERT'
             ELSE 'SELECT, INSERT, UPDATE, DELETE' END;
         -- Only what differs: a change of rights lets every session of the service plan anew.
         SELECT string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type) INTO v_found

@@ -19,7 +19,7 @@ from billing.check import Proof
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON, and nothing else, on standard output.")
 database = click.option("--database", default="iparking", show_default=True, help="Name of the database.")
 # What the ledger must have charged: `received_at` is the instant of a stop, at which it is booked.
-SESSIONS = "SELECT s.id::text AS reference, s.fee, s.received_at AS ended_at FROM parking_session s"
+SESSIONS = "SELECT s.id, s.fee, s.received_at AS ended_at FROM parking_session s"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -175,7 +175,7 @@ def test_beancount_accepts_an_export_and_no_other(run, busy: Client, tmp_path: P
 
 def test_export_of_an_empty_ledger_is_accepted(run, connection: psycopg.Connection, tmp_path: Path):
     with broken(connection):
-        connection.execute("TRUNCATE ledger_entry, ledger_transaction, ledger_account, wallet")
+        connection.execute("TRUNCATE ledger_entry, ledger_transaction, ledger_account, wallet CASCADE")
     file = tmp_path / "empty.beancount"
     assert run("export", str(file)).exit_code == 0
     assert bean_check(file).returncode == 0

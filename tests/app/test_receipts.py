@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -24,8 +25,11 @@ KERB, OTHER_KERB = "HK-001", "BD-001"  # districts 002 and 001
 
 
 @pytest.fixture
-def database(resources: Resources) -> psycopg.Connection:
-    return resources.connections.get()
+def database(resources: Resources) -> Iterator[psycopg.Connection]:
+    """As the tables' owner."""
+    assert resources.settings.owner_url is not None
+    with psycopg.connect(resources.settings.owner_url, autocommit=True, options="-c timezone=UTC") as connection:
+        yield connection
 
 
 def plates(count: int) -> list[str]:

@@ -39,7 +39,7 @@ def hold(
     """Put amounts aside in one call, a session each; the sessions' ids."""
     ids = [uuid4() for _ in amounts]
     ends = [at + timedelta(hours=hours)] * len(ids)
-    place = "SELECT place_holds(%s, %s, %s, %s, %s, %s)"
+    place = "SELECT place_holds(%s, %s, %s, %s, %s, %s, 'wallet')"
     connection.execute(place, (ids, [owner] * len(ids), list(amounts), ends, at, 10**12))
     return ids
 

@@ -1,5 +1,5 @@
 -- Every wallet row beside what its accounts' entries and its pending holds say.
-SELECT COALESCE(w.kind || '/' || w.owner, s.kind || '/' || s.owner, 'hold of ' || h.owner) AS what,
+SELECT COALESCE(w.kind || '/' || w.owner, s.kind || '/' || s.owner, 'hold of ' || h.kind || '/' || h.owner) AS what,
        COALESCE(w.balance, 0) AS balance, COALESCE(s.balance, 0) AS entries_balance,
        COALESCE(w.owed, 0) AS owed, COALESCE(s.owed, 0) AS entries_owed,
        COALESCE(w.held, 0) AS held, COALESCE(h.amount, 0) AS pending
