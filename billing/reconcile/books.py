@@ -28,12 +28,11 @@ METHODS = {"stripe": ["card"], "vietqr": ["vietqr"], "vnpay": ["vnpay"]}
 def compare(connection: psycopg.Connection, day: date, listed: List, now: datetime) -> None:
     """Compare a day of a gateway's list with the ledger, and keep what was found. Talks to nobody."""
     span = span_of(day)
-    wide = span.with_late()
     values = {
         "day": day, "gateway": listed.gateway, "source": listed.source, "clearing": f"clearing/{listed.gateway}",
-        "since": span.since, "until": span.until, "late_until": wide.until, "now": now,
+        "since": span.since, "until": span.until, "late_until": span.with_late().until, "now": now,
         "list_since": listed.span.since, "list_until": listed.span.until,
-        "least_id": least_id(wide.since), "bound_id": least_id(wide.until), "methods": METHODS[listed.gateway],
+        "least_id": least_id(span.since), "bound_id": least_id(span.until), "methods": METHODS[listed.gateway],
     }  # fmt: skip
     with connection.transaction():
         for statement in _SETTINGS:

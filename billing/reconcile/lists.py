@@ -46,7 +46,7 @@ class List(AbstractContextManager["List"]):
         self.gateway, self.source, self.span = gateway, source, span
         self.file = tempfile.TemporaryFile("w+", newline="", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
         try:
-            csv.writer(self.file).writerows(line._replace(at=line.at.isoformat()) for line in lines)  # type: ignore[arg-type]
+            csv.writer(self.file).writerows(lines)
         except BaseException:
             self.file.close()
             raise

@@ -1,5 +1,5 @@
--- What is booked on the gateway's clearing account on the day, and a day before and behind it. A reversal takes from what it
--- reverses. Ids are of their instants, so a day's entries of an account lie together.
+-- What is booked on the gateway's clearing account on the day. A reversal takes from what it reverses. Ids are of their
+-- instants, so a day's entries of an account lie together.
 -- In: clearing; since, until; least_id, bound_id. Out: booked, a row each entry.
 CREATE TEMPORARY TABLE booked ON COMMIT DROP AS
 SELECT COALESCE(r.kind, t.kind) AS booking, COALESCE(r.reference, t.reference) AS name, COALESCE(r.id, t.id) AS id, e.amount, t.at,

@@ -2,18 +2,21 @@
 -- In: theirs, ours; gateway, source; since, until; list_since, list_until (how far the list is whole), late_until.
 -- Out: found; amount is theirs above ours on the day.
 CREATE TEMPORARY TABLE found ON COMMIT DROP AS
-WITH sides AS (
+WITH sides AS MATERIALIZED (
     SELECT COALESCE(t.booking, o.booking) AS booking, COALESCE(t.name, o.name) AS reference, t.amount AS theirs, o.amount AS ours,
            COALESCE(t.today, 0) - COALESCE(o.today, 0) AS amount, COALESCE(t.at, o.at) AS at, t.source, t.payment_id, t.description,
            t.is_second, COALESCE(t.is_today, false) OR COALESCE(o.is_today, false) AS is_today
       FROM theirs t FULL JOIN ours o ON o.booking = t.booking AND o.name = t.name
      WHERE COALESCE(t.booking, '') NOT IN ('fee', 'payout')
        AND (t.amount IS DISTINCT FROM o.amount OR t.today IS DISTINCT FROM o.today)
+       AND (t.is_today OR o.is_today OR t.name IS NULL)
 ), told AS (
     SELECT b.*, c.at AS told_at, c.client IS NOT NULL AS is_assigned,
            c.at >= %(since)s AND c.at < %(until)s AS is_told_today
-      FROM sides b LEFT JOIN credit c ON b.booking = 'transfer' AND c.gateway = %(gateway)s
-       AND c.transaction_id = substr(b.reference, length(%(gateway)s) + 2)
+      FROM sides b LEFT JOIN LATERAL (
+           SELECT k.at, k.client FROM credit k
+            WHERE b.booking = 'transfer' AND k.gateway = %(gateway)s AND k.transaction_id = substr(b.reference, length(%(gateway)s) + 2)
+            LIMIT 1) c ON true
 )
 SELECT booking, reference, theirs, ours, amount, at, source, payment_id, description, CASE
            WHEN COALESCE(theirs, 0) = COALESCE(ours, 0) THEN 'late'
