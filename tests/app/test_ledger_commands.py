@@ -21,7 +21,7 @@ from app.commands.ledger import ledger as command
 from billing import beancount, ledger
 from billing.check import PASSES
 from tests.billing.money import NOW, book, hold, name, top_up
-from tests.conftest import Client, SteppedClock
+from tests.conftest import Client, SteppedClock, emptying
 from zones import archive
 
 BEAN_CHECK = Path(sys.executable).parent / "bean-check"
@@ -175,7 +175,7 @@ def test_beancount_accepts_an_export_and_no_other(run, busy: Client, tmp_path: P
 
 def test_export_of_an_empty_ledger_is_accepted(run, connection: psycopg.Connection, tmp_path: Path):
     with broken(connection):
-        connection.execute("TRUNCATE ledger_entry, ledger_transaction, ledger_account, wallet CASCADE")
+        connection.execute(emptying(["ledger_entry", "ledger_transaction", "ledger_account", "wallet"]))
     file = tmp_path / "empty.beancount"
     assert run("export", str(file)).exit_code == 0
     assert bean_check(file).returncode == 0

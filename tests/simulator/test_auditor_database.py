@@ -130,7 +130,7 @@ def examine(played: Plan, database: str, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield run
         for table in TABLES:
             connection.execute(f"DELETE FROM {table}")
-            connection.execute(f"INSERT INTO {table} SELECT * FROM saved.{table}")
+            connection.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM saved.{table}")
     wait_for_a_new_map(played.base_url)
 
 
