@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from app.stack.processes import wait_until
 from tests.conftest import HANOI, ROOT
 from zones import archive, partitions
 from zones.archive import ArchiveError
@@ -20,6 +21,9 @@ NOW = datetime(2026, 11, 20, tzinfo=HANOI)
 TABLE = "parking_session_2025_03"
 ROWS = 1_501
 BATCH = 1_000  # so that there are two
+# A server learns a moment later that its client was killed, and holds the archive's lock until then.
+HELD = """SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
+           WHERE locktype = 'advisory' AND datname = current_database()"""
 
 PAST = f"""
 INSERT INTO parking_session (
@@ -114,6 +118,7 @@ archive.run(archive.connect(sys.argv[1]), Path(sys.argv[2]), datetime.fromisofor
 """
     done = subprocess.run([sys.executable, "-c", code, own_database, str(tmp_path), NOW.isoformat()], cwd=ROOT)
     assert done.returncode == -9
+    assert wait_until(lambda: connection.execute(HELD).fetchone() == (0,), 10.0), "the server missed the death"
     listed = [entry.month for entry in archive.entries(connection)]
     assert everything(connection) == ([] if MONTH in listed else before), "there, or listed as archived"
     run(connection, tmp_path)
