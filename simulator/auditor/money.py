@@ -24,7 +24,7 @@ JOBS_SECONDS = 60
 
 _BOOKED = """
 SELECT t.reference, t.at, max(split_part(a.code, '/', 2)) FILTER (WHERE a.kind = 'revenue'),
-       -sum(e.amount) FILTER (WHERE a.kind IN ('revenue', 'vat')), r.district, r.amount
+       (-sum(e.amount) FILTER (WHERE a.kind IN ('revenue', 'vat')))::bigint, r.district, r.amount
   FROM ledger_transaction t
   JOIN ledger_entry e ON e.transaction_id = t.id
   JOIN ledger_account a ON a.id = e.account_id
@@ -36,12 +36,12 @@ SELECT id::text, client FROM active_session WHERE started_at >= %(since)s
 UNION ALL SELECT id::text, client FROM parking_session WHERE started_at >= %(since)s"""
 # What moved for each person but by parking: what they were given, less what they owe.
 _GIVEN = """
-SELECT a.owner, -sum(e.amount) FILTER (WHERE t.kind <> 'parking'),
+SELECT a.owner, (-sum(e.amount) FILTER (WHERE t.kind <> 'parking'))::bigint,
        json_object_agg(t.reference, -e.amount) FILTER (WHERE t.kind = 'parking')
   FROM ledger_account a JOIN ledger_entry e ON e.account_id = a.id JOIN ledger_transaction t ON t.id = e.transaction_id
  WHERE a.kind = %s GROUP BY a.owner"""
 _WALLETS = """
-SELECT w.owner, w.balance, w.held, w.owed, COALESCE(sum(h.amount), 0), count(h.id) - count(s.id)
+SELECT w.owner, w.balance, w.held, w.owed, COALESCE(sum(h.amount), 0)::bigint, count(h.id) - count(s.id)
   FROM wallet w
   LEFT JOIN hold h ON h.owner = w.owner AND h.state = 'pending'
   LEFT JOIN active_session s ON s.id = h.id

@@ -1,5 +1,6 @@
 """The auditor against the real service on real PostgreSQL and Redis: silent after a true run, loud after tampering."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -155,6 +156,7 @@ def test_a_true_run_has_no_divergences(examine: Examine) -> None:
     assert found.verdict.compared["charges"] == 4
     assert found.verdict.compared["wallets"] >= 4
     (row,) = (row for row in found.districts if row["code"] == "002")
+    assert json.dumps(row), "plain numbers: the demo prints them"
     assert (row["report"], row["ledger"]) == (row["revenue"], row["revenue"] - 30_000), "v10's end is not booked yet"
     revenue = {row["code"]: row["revenue"] for row in found.districts}
     assert revenue["002"] == sum(session.fee or 0 for session in found.book.sessions.values()) + 30_000
