@@ -17,7 +17,7 @@ from schemathesis.specs.openapi import checks
 from tests.conftest import KEYS, Client
 
 # What a valid body meets in a city depends on facts (404, 409), so "valid data must be accepted" is no rule here.
-EXAMPLES = 300 if os.environ.get("IPARKING_TEST_DEEP") else 25
+EXAMPLES = 300 if os.environ.get("IPARKING_TEST_DEEP") else 40
 CHECKS = [
     not_a_server_error,
     checks.status_code_conformance,
