@@ -125,6 +125,16 @@ def payment_json(payment: Payment, locale: str = "vn") -> dict[str, Any]:
     }
 
 
+def open_payment(body: dict[str, Any], wanted: Wanted) -> Response:
+    """The answer to a POST that asks where to pay. Raises MethodUnavailable, NothingOwed."""
+    held = resources()
+    held.settings.rails.check(wanted.method)
+    now = held.clock.now()
+    return answer_once(
+        body, lambda connection: payment_json(transfers.create(connection, wanted, now), body["locale"]), 201
+    )
+
+
 def _find(payment_id: str) -> Payment:
     return transfers.find(resources().connections.get(), read_id(payment_id), g.identity.subject)
 
@@ -138,12 +148,7 @@ def _find(payment_id: str) -> Payment:
 def create(body: dict[str, Any]) -> Response:
     """Ask where to pay. The money is booked when it comes."""
     wanted = Wanted(g.identity.subject, body["purpose"], body["method"], body["amount"], body["session"])
-    held = resources()
-    held.settings.rails.check(wanted.method)
-    now = held.clock.now()
-    return answer_once(
-        body, lambda connection: payment_json(transfers.create(connection, wanted, now), body["locale"]), 201
-    )
+    return open_payment(body, wanted)
 
 
 @payments.route("", methods=["GET"])

@@ -8,10 +8,12 @@ from marshmallow import Schema, fields, validate
 
 from app.api.blueprint import Blueprint, answer, answer_together, next_link
 from app.api.fields import Instant, MoneySchema, local, money
+from app.api.payments import LEAST_TOPUP, MOST_TOPUP, PaymentSchema, open_payment
 from app.errors import BadBody, BadParameter, MalformedBody
 from app.resources import resources
-from billing import ledger, wallets
-from billing.errors import InsufficientFunds, NothingOwed
+from billing import ledger, transfers, wallets
+from billing.errors import InsufficientFunds, MethodUnavailable, NothingOwed
+from billing.transfers import Wanted
 from billing.wallets import Debt, Line
 
 wallet = Blueprint("wallet", __name__, url_prefix="/v1/wallet", description="The wallet of the driver who asks")
@@ -38,6 +40,16 @@ class WalletSchema(Schema):
 
 class NothingSchema(Schema):
     """No fields."""
+
+
+class TopUpSchema(Schema):
+    """How much is to come, and by which rail."""
+
+    amount = fields.Integer(
+        required=True, strict=True, validate=validate.Range(LEAST_TOPUP, MOST_TOPUP), metadata={"example": 50000}
+    )
+    method = fields.String(required=True, validate=validate.OneOf(transfers.METHODS))
+    locale = fields.String(load_default="vn", validate=validate.OneOf(("vn", "en")))
 
 
 class PaidOwedSchema(Schema):
@@ -125,6 +137,17 @@ def find_entries(wanted: dict[str, Any]) -> Response:
     found = wallets.lines(connection, g.identity.subject, wanted.get("cursor"), limit + 1)
     page = {"entries": [line_json(line) for line in found[:limit]]}
     return answer(page, headers=next_link(str(found[limit - 1].id)) if len(found) > limit else None)
+
+
+@wallet.route("/topups", methods=["POST"])
+@wallet.allow("driver")
+@wallet.repeatable
+@wallet.arguments(TopUpSchema)
+@wallet.response(201, PaymentSchema)
+@wallet.refusals(MalformedBody, BadBody, MethodUnavailable)
+def top_up(body: dict[str, Any]) -> Response:
+    """Ask where to pay for a top-up: a payment as `POST /v1/payments` makes it. The money is booked when it comes."""
+    return open_payment(body, Wanted(g.identity.subject, "topup", body["method"], body["amount"]))
 
 
 @wallet.route("/pay-owed", methods=["POST"])

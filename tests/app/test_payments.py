@@ -86,6 +86,16 @@ def test_wallet_is_topped_up_at_vnpay(client, clock):
     assert (asked["vnp_CreateDate"], asked["vnp_ExpireDate"]) == ("20261014080000", "20261014081500")
 
 
+def test_wallet_asks_where_to_top_it_up(client):
+    asked = {"amount": 50_000, "method": "vietqr"}
+    made = client.post("/v1/wallet/topups", json=asked, role="driver", key="k")
+    assert (made.status_code, made.json["purpose"], made.json["amount"]["amount"]) == (201, "topup", 50_000)
+    assert client.post("/v1/wallet/topups", json=asked, role="driver", key="k").json == made.json
+    assert client.get(f"/v1/payments/{made.json['id']}", role="driver").json["qr"] == made.json["qr"]
+    for wrong in ({"amount": 9_999}, {"amount": 20_000_001}, {"amount": -50_000}, {"method": "gold"}):
+        assert client.post("/v1/wallet/topups", json=asked | wrong, role="driver").json["code"] == "invalid_body"
+
+
 def test_images_are_shown_while_the_payment_waits(resources, client, clock):
     payment = pay(client, **TOPUP)
     svg, png = (client.get(payment[name], role="driver") for name in ("qr_svg", "qr_png"))
