@@ -2,14 +2,14 @@
 
 There are two kinds of rails. A card is asked for money, and its answer says what happened (CardGateway). VietQR and
 VNPay are paid by the driver himself: the rail gives something to show him, and a webhook or a statement says later that
-the money came (PullGateway). Both speak of the same things, below.
+the money came (billing/rails.py, billing/transfers.py).
 
 A gateway is called outside every transaction, with a key or a reference that was stored before the call. A call that is
 repeated with the same one moves no money twice: whoever is in doubt asks again. The errors of all: PaymentDeclined and
 PaymentRefused, which are for good; GatewayUnavailable, which leaves open whether the money moved.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -140,15 +140,3 @@ class CardGateway(Protocol):
     def entries(self, since: datetime, until: datetime) -> Iterator[Entry]:
         """The gateway's own list, of what moved from `since` to before `until`."""
         ...
-
-
-class PullGateway(Protocol):
-    """A rail that the driver pays by himself."""
-
-    def present(self, demand: Demand, now: datetime) -> Movement:
-        """A payment that is pending, with the action for its driver. Talks to nobody where the rail needs no call."""
-        ...
-
-
-# The object of a webhook's event, as the gateway wrote it.
-Payload = Mapping[str, object]
