@@ -167,8 +167,7 @@ def pay(
             ledger.WALLET + payment.client: owed - amount,
         }
         ledger.post(connection, [Posting("payment", payment.reference, at, entries)])
-        if owed < amount:  # else nothing came into the wallet, and it is not for this payment to draw on it
-            wallets.settle_owed(connection, payment.client, at)
+        wallets.settle_owed(connection, payment.client, at, amount - owed)
     return True
 
 

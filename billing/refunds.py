@@ -213,7 +213,7 @@ def _settle(connection: psycopg.Connection, refund_id: UUID, parts: Parts, act: 
         f"decided_by = %s, decision = %s WHERE id = %s RETURNING {_COLUMNS}",
         (state, sum(parts), *parts, act.at, act.actor, act.reason, refund_id),
     )
-    wallets.settle_owed(connection, settled.client, act.at + wallets.NEXT)
+    wallets.settle_owed(connection, settled.client, act.at + wallets.NEXT, parts.to_purse)
     return settled
 
 
@@ -314,7 +314,7 @@ def _settle_at_gateway(connection: psycopg.Connection, refund_id: UUID, done: bo
         if not done:
             entries = {ON_THE_WAY: found.to_gateway, WALLET + found.client: -found.to_gateway}
             ledger.post(connection, [Posting("refund_to_wallet", f"{found.session_id}/{refund_id}", at, entries)])
-            wallets.settle_owed(connection, found.client, at)
+            wallets.settle_owed(connection, found.client, at, found.to_gateway)
     return True
 
 

@@ -219,14 +219,14 @@ def _lock_owed(connection: psycopg.Connection, client: str) -> int:
 
 
 def _book(connection: psycopg.Connection, credit: Credit, client: str, settled: int, now: datetime) -> None:
-    """To the debt `settled`, to the wallet the rest; what is owed otherwise is paid out of it at once."""
+    """To the debt `settled`, to the wallet the rest, of which what is owed otherwise is paid at once."""
     entries = {
         f"clearing/{credit.gateway}": credit.amount,
         RECEIVABLE + client: -settled,
         WALLET + client: settled - credit.amount,
     }
     ledger.post(connection, [Posting(KIND, _key(credit), now, entries)])
-    wallets.settle_owed(connection, client, now)
+    wallets.settle_owed(connection, client, now, credit.amount - settled)
 
 
 def _key(credit: Credit) -> str:

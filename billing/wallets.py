@@ -137,15 +137,16 @@ def lock(connection: psycopg.Connection, *codes: str) -> list[Wallet]:
     return [found.get(code, Wallet()) for code in codes]
 
 
-def settle_owed(connection: psycopg.Connection, owner: str, at: datetime) -> int:
+def settle_owed(connection: psycopg.Connection, owner: str, at: datetime, most: int | None = None) -> int:
     """Pay what a driver owes out of what is free in the wallet, oldest first, as one transaction of kind `arrears`.
 
-    Whoever puts money into a wallet calls it behind that, in the same transaction: what comes in first pays what is
-    owed. Gives the VND paid; 0 where nothing is owed, or nothing is free.
+    Whoever puts money into a wallet calls it behind that, in the same transaction, with `most` as what came in: that
+    first pays what is owed, and what was there before is left to its owner, who may mean to pay in another way. Gives
+    the VND paid; 0 where nothing is owed, or nothing is free.
     """
     with connection.transaction():
         (has,) = lock(connection, WALLET + owner)
-        amount = min(max(has.available, 0), has.owed)
+        amount = min(max(has.available, 0), has.owed, has.owed if most is None else most)
         if amount <= 0:
             return 0
         entries = {WALLET + owner: amount, RECEIVABLE + owner: -amount}

@@ -90,7 +90,7 @@ def reject(connection: psycopg.Connection, withdrawal_id: UUID, at: datetime) ->
         found = _undecided(connection, withdrawal_id)
         entries = {CLEARING: found.amount, WALLET + found.client: -found.amount}
         ledger.post(connection, [Posting("withdrawal_rejected", str(found.id), at, entries)])
-        wallets.settle_owed(connection, found.client, at)
+        wallets.settle_owed(connection, found.client, at, found.amount)
         return _decide(connection, found.id, "rejected", None, at)
 
 

@@ -98,6 +98,14 @@ def test_what_was_paid_in_another_way_meanwhile_goes_to_the_wallet(connection, o
     assert (has.balance, has.owed) == (in_wallet, owed - AMOUNT + in_wallet)
 
 
+def test_topup_pays_no_more_of_what_is_owed_than_it_brought(connection):
+    ledger.fund(connection, ["driver-1"], 100_000, NOW)
+    owe(connection, "driver-1", AMOUNT + 10_000)
+    payments.pay(connection, create(connection, "topup"), AMOUNT, "stripe", NOW)
+    has = ledger.wallet(connection, "driver-1")
+    assert (has.balance, has.owed) == (100_000, 10_000), "the rest of it may be meant to be paid in another way"
+
+
 def test_topup_pays_what_is_owed_then_goes_to_the_wallet_and_leaves_it_when_it_is_given_back(connection):
     owe(connection, "driver-1", 10_000)
     payment = create(connection, "topup")
