@@ -216,8 +216,8 @@ OLD = 5_000  # as old as some five hundred calls
 
 
 def crowd_with_counts(random: Random, length: int, happened: float) -> Iterator[Operation]:
-    """An advisory zone in which some five calls overlap at any time, and one start in twenty-five is not answered: right
-    by construction, with counts of the very instant, of whom nobody knows that they are."""
+    """An advisory zone in which some five calls overlap at any time, and one start in twenty-five is not answered:
+    right by construction, with counts of the very instant, of which nobody knows that they are."""
     instant, lost, running = 0, 0, list[str]()
     for plate in map(str, range(length)):
         instant += random.randrange(1, 20)
