@@ -28,6 +28,7 @@ LEASE = timedelta(seconds=90)
 LONGEST_PAUSE = timedelta(minutes=10)
 # Stripe forgets a key after a day at the earliest.
 KEY_MEMORY = timedelta(hours=20)
+ALL_GIVEN_BACK = "charge_already_refunded"
 # How far the gateway's clock may be off from ours.
 CLOCKS = timedelta(minutes=10)
 
@@ -104,6 +105,15 @@ def for_refund(connection: psycopg.Connection, payment_id: UUID, refund_id: UUID
     return row[0] if row else None
 
 
+def refund_of(connection: psycopg.Connection, payment_id: UUID, key: str | None) -> UUID | None:
+    """The refund for which a gateway was asked under a key to give back of a payment; None: we did not ask."""
+    row = connection.execute(
+        "SELECT (request ->> 'refund')::uuid FROM gateway_call WHERE key = %s AND payment_id = %s AND verb = 'refund'",
+        (key, payment_id),
+    ).fetchone()
+    return row[0] if row else None
+
+
 def waiting(connection: psycopg.Connection, payment_id: UUID) -> Call | None:
     """The call for a payment that has no outcome yet."""
     query = f"SELECT {_COLUMNS} FROM gateway_call WHERE payment_id = %s AND state = 'waiting' ORDER BY made_at LIMIT 1"
@@ -158,7 +168,10 @@ def make(gateway: CardGateway, call: Call, subject: Subject, real: datetime) -> 
     except (AmountTooSmall, AmountTooLarge) as error:
         return Outcome("refused", code=type(error).__name__, error=str(error))
     except (PaymentRefused, UnknownPayment) as error:
-        return Outcome("parked", code=getattr(error, "code", "unknown"), error=f"{type(error).__name__}: {error}")
+        code = getattr(error, "code", "unknown")
+        # Somebody gave all of it back on the gateway's own page: what we ask for is done.
+        state = "done" if call.verb == "refund" and code == ALL_GIVEN_BACK else "parked"
+        return Outcome(state, code=code, error=f"{type(error).__name__}: {error}")
 
 
 def _ask(gateway: CardGateway, call: Call, subject: Subject) -> Outcome:
@@ -174,11 +187,14 @@ def _ask(gateway: CardGateway, call: Call, subject: Subject) -> Outcome:
         case "release":
             moved = gateway.release(at_gateway, call.key)
         case _:
-            given = gateway.refund(at_gateway, call.amount, call.key)
-            if given.state == "failed":
-                return Outcome("refused", refund=given, code="refund_failed", error="the refund failed")
-            return Outcome("done", refund=given)
+            return _refunded(gateway.refund(at_gateway, call.amount, call.key))
     return Outcome("done", moved, gateway_reference=moved.gateway_reference)
+
+
+def _refunded(made: Refund) -> Outcome:
+    if made.state == "failed":
+        return Outcome("refused", refund=made, code="refund_failed", error="the refund failed")
+    return Outcome("done", refund=made)
 
 
 def _card(call: Call) -> Card:
@@ -199,7 +215,7 @@ def _look_up(gateway: CardGateway, call: Call, subject: Subject, real: datetime)
     if call.verb == "refund":
         given = gateway.refunds(subject.gateway_reference or "")
         made = next((one for one in given if one.reference == call.key), None)
-        return Outcome("done", refund=made) if made else Outcome("again", error="the refund was not made")
+        return _refunded(made) if made else Outcome("again", error="the refund was not made")
     if call.verb in ("hold", "charge"):
         found = gateway.find_ours(subject.reference, call.made_at - CLOCKS, real + CLOCKS)
         is_done = found is not None
