@@ -16,7 +16,7 @@ Refund's row, then the wallet's: whoever reduces a charge holds its client's wal
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -31,6 +31,8 @@ from billing.wallets import FLOAT
 STATES = ("requested", "rejected", "pending_gateway", "refunded")
 KINDS = ("refund", "void")
 GIVEN = ("pending_gateway", "refunded")
+# What was given back, as a query: of which session, when, and how much with tax in it; by whatever way it went.
+GIVEN_BACK: LiteralString = "SELECT session_id, decided_at AS at, amount FROM refund WHERE amount IS NOT NULL"
 ON_THE_WAY = "refund"  # the account of what gateways are to give back
 
 

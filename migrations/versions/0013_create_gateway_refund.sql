@@ -1,5 +1,5 @@
 -- What gateways told of money that they gave back: of which payment, where it came from, and whether it came back again.
--- Down: drop table gateway_refund.
+-- Down: drop table gateway_refund; drop index refund_decided.
 
 CREATE TABLE gateway_refund (
     gateway    text NOT NULL CHECK (gateway <> ''),
