@@ -5,6 +5,7 @@ not help any more, because the gateway stored a failure of its own under it or w
 asked what became of the payment; only if nothing did, the call is made again under another key.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -19,6 +20,7 @@ from billing.errors import (
     HoldGone,
     PaymentDeclined,
     PaymentRefused,
+    UnknownCall,
     UnknownPayment,
 )
 from billing.gateways import Card, CardGateway, Demand, Movement, Refund
@@ -43,6 +45,19 @@ class Call(NamedTuple):
     request: dict[str, Any]
     made_at: datetime
     tries: int
+
+
+class Listed(NamedTuple):
+    """A call with what became of it. `client` is whose payment it is about."""
+
+    key: str
+    verb: str
+    amount: int
+    client: str
+    state: str
+    made_at: datetime
+    tries: int
+    error: str | None
 
 
 class Subject(NamedTuple):
@@ -234,3 +249,39 @@ def _gone(gateway: CardGateway, subject: Subject, error: HoldGone) -> Outcome:
     except GatewayUnavailable as silent:
         return Outcome("waiting", error=str(silent))
     return Outcome("refused", found, None, error.code, found.gateway_reference, str(error))
+
+
+# --- what somebody has to look at -------------------------------------------------------------------------------------
+# A parked hold or charge was given up: its session stands, and what it owes is collected by a call of its own.
+_AGAIN = ("capture", "release", "refund")
+
+
+def listed(connection: psycopg.Connection, states: Sequence[str], limit: int) -> list[Listed]:
+    """Calls in these states, newest first."""
+    rows = connection.execute(
+        "SELECT c.key, c.verb, c.amount, p.client, c.state, c.made_at, c.tries, c.error "
+        "FROM gateway_call c JOIN payment p ON p.id = c.payment_id "
+        "WHERE c.state = ANY(%s) ORDER BY c.made_at DESC, c.key DESC LIMIT %s",
+        (list(states), limit),
+    )
+    return [Listed(*row) for row in rows]
+
+
+def retry(connection: psycopg.Connection, key: str, real: datetime) -> None:
+    """Let a parked call be made once more, with its key. Raises UnknownCall, also for a hold or a charge."""
+    changed = connection.execute(
+        "UPDATE gateway_call SET state = 'waiting', settled_at = NULL, tries = 0, retry_at = %s "
+        "WHERE key = %s AND state = 'parked' AND verb = ANY(%s)",
+        (real, key, list(_AGAIN)),
+    )
+    if changed.rowcount == 0:
+        raise UnknownCall(f"no {', '.join(_AGAIN)} of the key {key} is parked")
+
+
+def give_up(connection: psycopg.Connection, key: str) -> None:
+    """Make a parked refund one that its gateway refused for good: the money goes to the wallet. Raises UnknownCall."""
+    changed = connection.execute(
+        "UPDATE gateway_call SET state = 'refused' WHERE key = %s AND state = 'parked' AND verb = 'refund'", (key,)
+    )
+    if changed.rowcount == 0:
+        raise UnknownCall(f"no refund of the key {key} is parked")
