@@ -222,7 +222,8 @@ def revenue(wanted: dict[str, Any]) -> Response:
     `revenue` is what they were charged. `refunded` is what refunds and voids gave back in the bucket, at the instant
     when they were decided, whenever the session was charged; `net` is `revenue` less `refunded`. Over all time, `net`
     is what the ledger has of revenue and VAT, once all that is over is charged: a session that ran out, or was stopped
-    late, is booked up to 15 minutes behind its end. Buckets, pages, `complete` and CSV are as for occupancy.
+    late, is booked up to 15 minutes behind its end. What is given back of a session whose month is archived is not
+    subtracted: neither side of it is here. Buckets, pages, `complete` and CSV are as for occupancy.
     """
     question, page = report(partial(metrics.revenue, refunds=GIVEN_BACK), wanted)
     return page_of(question, page, RevenueRowSchema, revenue_json)

@@ -18,6 +18,12 @@ from tests.conftest import Client, SteppedClock
 
 __all__ = ["connection", "run"]
 Run = Callable[..., Result]
+# What receipts say of a district without VAT, and whether the ledger says the same.
+BY_DISTRICT = """
+SELECT r.district, sum(r.amount - r.vat)::bigint, sum(r.amount - r.vat) = (
+           SELECT -sum(e.amount) FROM ledger_entry e JOIN ledger_account a ON a.id = e.account_id
+            WHERE a.code = 'revenue/' || r.district || '/iparking')
+  FROM receipt r GROUP BY r.district ORDER BY 1"""
 
 
 @pytest.fixture
@@ -37,7 +43,7 @@ def papered(booked: Client, resources: Resources, connection: psycopg.Connection
     return booked
 
 
-def test_all_papers_are_proved(run: Run, papered: Client):
+def test_all_papers_are_proved(run: Run, papered: Client, connection: psycopg.Connection):
     result = run("check", "--json")
     assert result.exit_code == 0, result.output
     found = {name: (one["checked"], one["wrong"]) for name, one in proofs(result).items()}
@@ -45,6 +51,7 @@ def test_all_papers_are_proved(run: Run, papered: Client):
         "refunds": (2, 0), "receipts_issued": (5, 0), "receipt_amounts": (5, 0), "credit_notes": (2, 0),
     }  # fmt: skip
     assert (found["einvoices"], found["numbers"]) == ((5, 0), (3, 0)), "two districts, and all e-invoices"
+    assert connection.execute(BY_DISTRICT).fetchall() == [("001", 0, True), ("002", 46_297, True)]
 
 
 def test_what_has_no_receipt_is_found_once_its_time_has_come(
@@ -59,6 +66,13 @@ def test_what_has_no_receipt_is_found_once_its_time_has_come(
     assert json.loads(result.stdout)["ok"] is False and "VND of revenue" in missing["first"][0]
     receipts.sweep(resources)
     assert run("check", "--json").exit_code == 0
+
+
+def test_gap_is_named_with_its_series(run: Run, papered: Client, connection: psycopg.Connection):
+    connection.execute("UPDATE number_series SET last = 7 WHERE name = 'receipt/002'")
+    found = proofs(run("check", "--json"))["numbers"]
+    assert found["first"] == ["receipt/002 of 2026: 3 issued, the last number is 7"]
+    assert "receipt/002 of 2026" in run("check").output
 
 
 A_RECEIPT = "(SELECT id FROM receipt WHERE kind = 'receipt' ORDER BY district, number LIMIT 1)"
