@@ -10,8 +10,8 @@ KINDS = {
     "missing_at_gateway": "ask the gateway for the payment; if it does not know it either, reverse the booking",
     "wrong_amount": "compare with the gateway's page of the payment; reverse the booking and book what came",
     "doubled": "give the second charge back on the gateway's page; the next run books both",
-    "refund_at_gateway": "ask the driver for the money, or book the loss: what was given back is spent",
-    "refund_failed": "the card did not take the refund: pay the driver in another way, and reverse the booking",
+    "refund_at_gateway": "compare with the gateway's page of the refund, and run this day again",
+    "refund_failed": "compare with the gateway's page of the refund: if the card did not take it, run this day again",
     "dispute": "answer the dispute on the gateway's page within its time, with the receipt and the session",
     "unmatched_credit": "ask the bank who sent it, and assign it to its client",
     "bank_debit": "name the withdrawal or the invoice that was paid",
@@ -22,7 +22,7 @@ KINDS = {
 # Differences that explain nothing by themselves.
 UNEXPLAINED = ("payment_row", "other")
 # What the comparison tries to put right by itself.
-HEALABLE = ("missing_at_us", "doubled", "refund_at_gateway")
+HEALABLE = ("missing_at_us", "doubled", "refund_at_gateway", "refund_failed")
 
 
 class Difference(NamedTuple):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import psycopg
@@ -13,9 +14,11 @@ import pytest
 from psycopg import Connection
 from sqlalchemy import Engine
 
-from billing import ledger, payments, transfers
+from billing import given_back, ledger, payments, transfers
 from billing.errors import GatewayUnavailable
+from billing.gateways import Refund
 from billing.gateways.stripe import Stripe
+from billing.ledger import Posting
 from billing.reconcile import Result, lists, reconcile
 from billing.reconcile.days import HANOI, least_id, span_of
 from billing.transfers import Credit
@@ -329,9 +332,31 @@ def test_payment_row_that_disagrees_with_the_ledger_is_unexplained(db, town, str
     assert kinds(result) == [("payment_row", "open", 7)] and result.as_dict()["unexplained"] == 7
 
 
-def test_refund_of_a_wallet_that_is_spent_is_listed(db, town, stripe, stripe_server):
-    town.pay("card", "page_refund")
+def test_refund_of_a_topup_that_is_spent_is_owed(db, town, stripe, stripe_server):
+    amount = town.asked[town.pay("card", "page_refund")]
+    posting = town._postings.pop()
+    town._postings.append(replace(posting, entries={"clearing/stripe": amount, "wallet/driver-0": -amount}))
     town.write()
-    db.execute("UPDATE payment SET purpose = 'topup'")
+    ledger.post(db, [Posting("spent", "1", NOW, {"wallet/driver-0": amount, "funding": -amount})])
+    owed = ledger.wallet(db, "driver-0").owed
     (one,) = run(town, stripe).differences
-    assert (one.kind, one.state) == ("refund_at_gateway", "open") and "wallet_not_overdrawn" in one.error
+    assert (one.kind, one.state) == ("refund_at_gateway", "healed")
+    assert ledger.wallet(db, "driver-0") == ledger.Wallet(0, 0, owed + amount // 2)
+    assert ledger.balance(db, "refund") == 0
+
+
+def test_refund_that_failed_and_of_which_nobody_told_is_booked_back(db, town, stripe, stripe_server):
+    reference = town.pay("card", "page_refund")
+    town.write()
+    (refund,) = stripe_server.books.of("refund")
+    paid, at = payments.find_by_reference(db, reference), span_of(DAY).since
+    given_back.book(db, paid, Refund(refund["id"], refund["amount"], "paid"), "stripe", at)
+    assert run(town, stripe).differences == []
+    failed_on = DAY + timedelta(days=4)
+    stripe_server.books.now = (span_of(failed_on).since + timedelta(hours=23)).timestamp
+    stripe_server.books.fail_refund(refund["id"])
+    for _ in range(2):
+        with lists.of_cards(stripe, "stripe", failed_on, NOW + timedelta(days=9)) as listed:
+            (one,) = reconcile(db, failed_on, [listed], stripe, NOW + timedelta(days=9)).differences
+        assert (one.kind, one.state, one.amount) == ("refund_failed", "healed", refund["amount"])
+        assert ledger.balance(db, "refund") == 0 and at_stripe(stripe_server) == ledger.balance(db, "clearing/stripe")
