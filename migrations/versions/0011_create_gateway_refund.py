@@ -3,7 +3,7 @@
 from migrations.concurrently import create_index
 from migrations.twin import run_twin
 
-revision = "0013"
+revision = "0011"
 down_revision = "0010"
 
 
