@@ -16,10 +16,12 @@ from billing.reconcile.debits import name_debits
 from billing.reconcile.kinds import UNEXPLAINED, Difference
 from billing.reconcile.lists import List
 
-# Sorting and hashing a day in memory; it may take longer than a request may. Of a day's lines a sample says enough.
+# Sorting and hashing a day in memory; it may take longer than a request may, and wait for another run of a day to end.
+# Of a day's lines a sample says enough.
 _SETTINGS: tuple[LiteralString, ...] = (
     "SET LOCAL work_mem = '64MB'",
     "SET LOCAL statement_timeout = 0",
+    "SET LOCAL lock_timeout = '60s'",
     "SET LOCAL default_statistics_target = 10",
 )
 _COPY = "COPY line FROM STDIN (FORMAT csv)"
@@ -55,14 +57,18 @@ def compare(connection: psycopg.Connection, day: date, listed: List, now: dateti
     """Compare a day of a gateway's list with the ledger, and keep what was found. Talks to nobody."""
     rail, values = RAILS[listed.gateway], _values(day, listed, now)
     with connection.transaction():
-        for statement in _SETTINGS:
-            connection.execute(statement)
+        _set(connection)
         _load(connection, listed, values)
         _run(connection, ("theirs", rail.booked), values)
         connection.execute("ANALYZE theirs, booked")
         _run(connection, (*rail.found, "sums", "store", "gone"), values)
         _pay_out(connection, listed.gateway, connection.execute(_PAYOUTS).fetchall(), now)
     _settle_elsewhere(connection, values)
+
+
+def _set(connection: psycopg.Connection) -> None:
+    for statement in _SETTINGS:
+        connection.execute(statement)
 
 
 def _values(day: date, listed: List, now: datetime) -> dict[str, Any]:
@@ -128,6 +134,7 @@ UPDATE reconciliation_difference d SET state = 'explained', settled_at = %(now)s
 def _settle_elsewhere(connection: psycopg.Connection, values: dict[str, Any]) -> None:
     """Explain what two days say of one movement, and what other days left open and is over by now."""
     with connection.transaction():
+        _set(connection)
         _run(connection, ("settled",), values)
         connection.execute(_HOLD, values)
         connection.execute(_SETTLE, values)
