@@ -170,8 +170,9 @@ def approve(connection: psycopg.Connection, refund_id: UUID, amount: int | None,
         return _settle(connection, found.id, parts, act)
 
 
+# A gateway gives back what one payment brought: the one that is picked below. What others brought goes to the purse.
 _PAID_BY_CARD = """
-SELECT (SELECT COALESCE(sum(paid), 0)::bigint FROM payment
+SELECT (SELECT COALESCE(max(paid), 0)::bigint FROM payment
          WHERE session_id = %(session)s AND purpose = 'session' AND method = 'card' AND state = 'paid')
        - (SELECT COALESCE(sum(to_gateway), 0)::bigint FROM refund WHERE session_id = %(session)s)
 """
