@@ -172,8 +172,8 @@ def approve(connection: psycopg.Connection, refund_id: UUID, amount: int | None,
         return _settle(connection, found.id, parts, act)
 
 
-# A gateway gives back what one payment brought, the one that is picked below; what others brought goes to the purse. Less
-# what went back already: as refunds of this charge, or beside it.
+# A gateway gives back what one payment brought, the one that is picked below; what others brought goes to the purse.
+# Less what went back already: as refunds of this charge, or beside it.
 _PAID_BY_CARD = """
 WITH paid AS (
     SELECT id, paid FROM payment
