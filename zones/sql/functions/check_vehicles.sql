@@ -63,10 +63,15 @@ BEGIN
                    OFFSET 0) e  -- which keeps the planner from looking at the sessions of all plates first
              -- A vehicle's sessions do not overlap: where one of them pays for this instant here, no other matters.
              WHERE s.nearness IS NULL OR s.over_at <= s.at
+             UNION ALL  -- a right is a stay without a session; asked for only where no session that runs pays here
+            SELECT s.look, s.at, s.plate, s.vehicle_class, s.reading, NULL, r.zone_code, r.nearness, NULL
+              FROM seen s CROSS JOIN LATERAL rights_at(s.plate, s.vehicle_class, s.candidates, s.at) r
+             WHERE s.nearness IS NULL OR s.over_at <= s.at
         ), ranked AS (
-            SELECT s.*, CASE WHEN s.over_since IS NULL THEN CASE WHEN s.nearness IS NULL THEN 3 ELSE 1 END
+            SELECT s.*, CASE WHEN s.id IS NULL THEN 2
+                             WHEN s.over_since IS NULL THEN CASE WHEN s.nearness IS NULL THEN 4 ELSE 1 END
                              WHEN s.nearness IS NULL THEN NULL
-                             WHEN s.over_since > s.at - p_grace THEN 2 ELSE 4 END AS rank
+                             WHEN s.over_since > s.at - p_grace THEN 3 ELSE 5 END AS rank
               FROM stay s
         ), found AS (
             SELECT DISTINCT ON (r.look) r.* FROM ranked r WHERE r.rank IS NOT NULL
@@ -77,10 +82,10 @@ BEGIN
             captured_at, received_at, idempotency_key, request_hash)
         SELECT l.id, l.client, COALESCE(f.plate, l.plates[1]),
                CASE WHEN cardinality(l.plates) = 1 THEN l.vehicle_classes[1] ELSE f.vehicle_class END,
-               CASE WHEN f.rank IS NULL OR f.rank = 3 THEN l.candidates[1] ELSE f.zone_code END,
-               COALESCE((ARRAY['paid', 'grace', 'wrong_zone', 'expired'])[f.rank],
+               CASE WHEN f.rank IS NULL OR f.rank = 4 THEN l.candidates[1] ELSE f.zone_code END,
+               COALESCE((ARRAY['paid', 'permit', 'grace', 'wrong_zone', 'expired'])[f.rank],
                         CASE WHEN l.candidates = '{}' THEN 'outside_zones' ELSE 'unpaid' END),
-               ARRAY[COALESCE((ARRAY['session', 'grace', 'other_zone', 'expired'])[f.rank],
+               ARRAY[COALESCE((ARRAY['session', 'right', 'grace', 'other_zone', 'expired'])[f.rank],
                               CASE WHEN l.candidates = '{}' THEN 'no_zone_here' ELSE 'no_session' END)],
                f.id, floor(extract(epoch FROM l.captured_at - f.over_since)), ST_SetSRID(ST_MakePoint(l.lng, l.lat), 4326),
                l.accuracy, l.captured_at, l.received_at, l.key, decode(l.hash, 'hex')
