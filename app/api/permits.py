@@ -139,15 +139,23 @@ def _act(body: dict[str, Any]) -> Act:
 @permits.allow("operator")
 @permits.arguments(PermitSearchSchema, location="query", error_status_code=400)
 @permits.response(200, PermitPageSchema)
-@permits.refusals(BadParameter, errors.InvalidPlate)
+@permits.refusals(BadParameter)
 def find_all(wanted: dict[str, Any]) -> Response:
     """Permits, the last granted first."""
     limit, held, before = wanted.pop("limit"), resources(), wanted.pop("cursor", None)
     if "plate" in wanted:
-        wanted["texts"] = [text for text, _ in enforcement.read_plate(wanted.pop("plate"), None)]
+        wanted["texts"] = _texts(wanted.pop("plate"))
     found = rights.find_all(held.connections.get(), held.clock.now(), limit + 1, before=before, **wanted)
     page = {"permits": [permit_json(right) for right in found[:limit]]}
     return answer(page, headers=next_link(str(found[limit - 1].id)) if len(found) > limit else None)
+
+
+def _texts(plate: str) -> list[str]:
+    """The canonical plates that a text can mean. Raises BadParameter."""
+    try:
+        return [text for text, _ in enforcement.read_plate(plate, None)]
+    except errors.InvalidPlate as error:
+        raise BadParameter([{"field": "plate", "rule": str(error)}]) from None
 
 
 @permits.route("/<permit_id>", methods=["GET"], parameters=[ID])

@@ -124,7 +124,11 @@ def started_json(held: Resources, session: Session) -> dict[str, Any]:
 @sessions.refusals(errors.UnknownZone, errors.AlreadyParked, errors.ZoneFull, errors.MaxStayExceeded)
 @sessions.refusals(InsufficientFunds, OwesTooMuch, NotFree, NoCard, PaymentDeclined)
 def start(body: dict[str, Any]) -> Response:
-    """Start a session now."""
+    """Start a session now.
+
+    `free` is for what costs nothing, by its rate or by a right of the vehicle. By right and without `minutes` the
+    session is over when the right is.
+    """
     session = parking.start(resources(), g.identity.subject, idempotency_key(), StartRequest(**body))
     return answer(started_json(resources(), session), 201)
 

@@ -246,14 +246,15 @@ class TestPermit:
             (NOON, NOON + SECOND, NOON),
         )
 
-        def read(instant: datetime) -> tuple[str, int]:
+        def read(instant: datetime, plate: str = "30A-123.45") -> tuple[str, int]:
             with connection.transaction(force_rollback=True):
                 before = connection.execute(query).fetchone()[0]
-                made = seen_as(connection, [HERE], [("30A-123.45", "car")], instant)
+                made = seen_as(connection, [HERE], [(plate, "car")], instant)
                 return made.verdict, connection.execute(query).fetchone()[0] - before
 
-        assert read(NOON) == ("permit", 1)
-        assert read(NOON - timedelta(hours=2)) == ("unpaid", 1)
+        assert read(NOON) == ("permit", 2), "whether there is one, and where it holds"
+        assert read(NOON + timedelta(hours=2)) == ("unpaid", 0)
+        assert read(NOON, "30A-999.99") == ("unpaid", 0)
         active(connection, NOON - SECOND, NOON + SECOND)
         assert read(NOON) == ("paid", 0), "who pays is not looked up"
 
