@@ -13,7 +13,7 @@ from uuid import UUID
 import orjson
 import psycopg
 
-from app import cards, paying
+from app import cards, paying, permits
 from app.resources import Resources, Run
 from billing import ledger, rates, vat
 from billing.errors import BillingError, InsufficientFloat, InsufficientFunds, NoOpenShift, NotFree, OwesTooMuch
@@ -52,7 +52,7 @@ class Quote:
     """What a stay would cost, tax included, and the longest one allowed there.
 
     `open_hold` is what a wallet puts aside for a stay without an end; for this one it is the total. `tax` VND at
-    `tax_basis_points` are in the total.
+    `tax_basis_points` are in the total. `by_right`: the vehicle's rights cover it.
     """
 
     bill: Bill
@@ -61,6 +61,7 @@ class Quote:
     open_hold: int
     tax: int
     tax_basis_points: int
+    by_right: bool
 
 
 def _place(resources: Resources, zone: str, vehicle_class: str) -> Place:
@@ -85,16 +86,25 @@ def _check_minutes(minutes: int, longest: timedelta) -> None:
         raise errors.MaxStayExceeded(f"at most {longest // timedelta(minutes=1)} minutes at a stretch here")
 
 
-def quote(resources: Resources, zone: str, vehicle_class: str, start: datetime, minutes: int) -> Quote:
-    """Price a stay at any instant that has a rate. Raises UnknownZone, ClassNotServed, NoRate, MaxStayExceeded."""
+def quote(
+    resources: Resources, zone: str, vehicle_class: str, start: datetime, minutes: int, plate: str | None = None
+) -> Quote:
+    """Price a stay at any instant that has a rate; with a plate, its rights are looked at.
+
+    Raises UnknownZone, ClassNotServed, NoRate, MaxStayExceeded, InvalidPlate.
+    """
     place = _place(resources, zone, vehicle_class)
     rate = resources.catalogue.rates.at(place.rate_area, vehicle_class, start)
     longest = _max_stay(place, rate)
     _check_minutes(minutes, longest)
-    bill = rates.price(rate, start, start + timedelta(minutes=minutes))
+    end = start + timedelta(minutes=minutes)
+    bill = rates.price(rate, start, end)
     first = rates.price(rate, start, start + _first_while(resources, longest)).total
-    tax = resources.catalogue.vat.at(start + timedelta(minutes=minutes)).basis_points
-    return Quote(bill, rate.version, longest // timedelta(minutes=1), first, bill.total - vat.net(bill.total, tax), tax)
+    tax = resources.catalogue.vat.at(end).basis_points
+    by_right = plate is not None and permits.cover(resources, place, plate, vehicle_class, start, end)
+    return Quote(
+        bill, rate.version, longest // timedelta(minutes=1), first, bill.total - vat.net(bill.total, tax), tax, by_right
+    )
 
 
 def _first_while(resources: Resources, longest: timedelta) -> timedelta:
@@ -102,9 +112,9 @@ def _first_while(resources: Resources, longest: timedelta) -> timedelta:
     return min(timedelta(minutes=resources.settings.open_hold_minutes), longest)
 
 
-def _agree(rate: Rate, started_at: datetime, longest: timedelta) -> AgreedPrice:
-    """The price of every stay up to the longest, to be frozen with the session."""
-    after, amounts = rates.fee_steps(rate, started_at, started_at + longest)
+def _agree(rate: Rate, started_at: datetime, longest: timedelta, free_until: datetime | None = None) -> AgreedPrice:
+    """The price of every stay up to the longest, to be frozen with the session; nothing before `free_until`."""
+    after, amounts = rates.fee_steps(rate, started_at, started_at + longest, free_until)
     return AgreedPrice(rate.version, rate.refund, (*after, longest // timedelta(microseconds=1) + 1), amounts)
 
 
@@ -144,11 +154,13 @@ def _plan(
     longest = _max_stay(place, rate)
     _check_minutes(request.minutes or 0, longest)
     ends_at = None if request.minutes is None else started_at + timedelta(minutes=request.minutes)
-    price = _agree(rate, started_at, longest)
+    price, free_until = _agree(rate, started_at, longest), None
     if request.payment_method not in PAID_HERE and price.owed(ends_at - started_at if ends_at else longest):
         if request.payment_method == "free":
-            raise NotFree("this stay is not free of charge: choose how it is to be paid")
-        paying.check_set_up(resources.settings, request.payment_method)
+            free_until = permits.free_until(resources, place, plate, request.vehicle_class, started_at, ends_at)
+            price = _agree(rate, started_at, longest, free_until)
+        else:
+            paying.check_set_up(resources.settings, request.payment_method)
     return sessions.Start(
         id=sessions.new_id(started_at),
         client=client,
@@ -159,10 +171,11 @@ def _plan(
         started_at=started_at,
         minutes=request.minutes,
         ends_at=ends_at,
-        over_at=ends_at or started_at + longest,
+        over_at=ends_at or min(started_at + longest, free_until or started_at + longest),
         max_over_at=started_at + longest,
         payment_method=request.payment_method,
         price=price,
+        free_until=free_until,
     )
 
 
@@ -282,6 +295,8 @@ def _first_answer(resources: Resources, new: sessions.Start | StartRequest, star
     ends_at = None if new.minutes is None else started.started_at + timedelta(minutes=new.minutes)
     if isinstance(new, sessions.Start) and started.zone_count is not None:
         fee = new.price.owed((ends_at or started.started_at) - started.started_at)
+    elif new.payment_method == "free":
+        fee = 0
     else:
         rate = resources.catalogue.rates.version(started.rate_version)
         fee = rates.price(rate, started.started_at, ends_at or started.started_at).total
@@ -370,7 +385,8 @@ def _price_on(resources: Resources, session_id: UUID, now: datetime) -> None:
     session = sessions.find(resources.connections.get(), session_id, None, now)
     rate = resources.catalogue.rates.version(session.rate_version)
     longest = now - session.started_at + OVERSTAY_HORIZON
-    sessions.continue_price(resources.connections.get(), session.id, _agree(rate, session.started_at, longest))
+    price = _agree(rate, session.started_at, longest, session.free_until)
+    sessions.continue_price(resources.connections.get(), session.id, price)
 
 
 def extend(
@@ -378,12 +394,14 @@ def extend(
 ) -> Session:
     """Add prepaid minutes to a running session, and put their price aside, in one transaction.
 
-    Raises UnknownSession, SessionEnded, SessionExpired, NotPrepaid, MaxStayExceeded, InsufficientFunds.
+    Raises UnknownSession, SessionEnded, SessionExpired, NotPrepaid, MaxStayExceeded, InsufficientFunds, NotFree.
     """
     now = resources.clock.now()
     with connection.transaction():
         sessions.extend(connection, session_id, client, minutes, now)
         session = with_fee(resources, sessions.find(connection, session_id, client, now), now)
+        if session.payment_method == "free" and session.fee:
+            raise NotFree("so long a stay is not free of charge: add less, or start anew and pay")
         if session.payment_method == "wallet" and session.fee:
             ledger.raise_hold(connection, session_id, session.fee)
     return session
@@ -408,7 +426,8 @@ def with_fee(resources: Resources, session: Session, now: datetime) -> Session:
     if session.fee is not None:
         return session
     rate = resources.catalogue.rates.version(session.rate_version)
-    return session._replace(fee=rates.price(rate, session.started_at, max(now, session.ends_at or now)).total)
+    bill = rates.price(rate, session.started_at, max(now, session.ends_at or now), session.free_until)
+    return session._replace(fee=bill.total)
 
 
 def check(resources: Resources, client: str, key: str | None, request_hash: bytes, sighting: Sighting) -> Check:

@@ -14,7 +14,7 @@ from zones.sessions import Session
 CARD_MAXIMUM = 99_999_999
 REASONS = (
     "put_aside", "held_on_card", "small_fee_from_wallet", "charged_together", "above_card_maximum", "owed_until_paid",
-    "not_set_up", "not_free", "nothing_to_pay",
+    "not_set_up", "not_free", "by_right", "nothing_to_pay",
 )  # fmt: skip
 
 STATUSES = ("open", "held", "owed", "paid", "refunded", "free")
@@ -32,8 +32,11 @@ class Standing(NamedTuple):
     card: Shown | None
 
 
-def payment_methods(settings: Settings, total: int) -> dict[str, tuple[bool, str]]:
-    """By method: whether it can pay a stay of `total` VND, and how, or why not (one of REASONS)."""
+def payment_methods(settings: Settings, total: int, by_right: bool = False) -> dict[str, tuple[bool, str]]:
+    """By method: whether it can pay a stay of `total` VND, and how, or why not (one of REASONS).
+
+    `by_right`: the vehicle may stand there without paying.
+    """
     if total == 0:
         return dict.fromkeys(("wallet", "card", "vietqr", "vnpay", "cash", "free"), (True, "nothing_to_pay"))
     return {
@@ -42,7 +45,7 @@ def payment_methods(settings: Settings, total: int) -> dict[str, tuple[bool, str
         "vietqr": _later(settings.rails.account is not None),
         "vnpay": _later(settings.rails.merchant is not None),
         "cash": _later(True),
-        "free": (False, "not_free"),
+        "free": (True, "by_right") if by_right else (False, "not_free"),
     }
 
 

@@ -131,12 +131,12 @@ class Reached(NamedTuple):
     charges: Charges
 
 
-def price(rate: Rate, start: datetime, end: datetime) -> Bill:
-    """The bill of a stay from `start` to `end`, its lines in UTC.
+def price(rate: Rate, start: datetime, end: datetime, free_until: datetime | None = None) -> Bill:
+    """The bill of a stay from `start` to `end`, its lines in UTC. Before `free_until` it costs nothing.
 
     Raises ValueError where an instant has no time zone, or the end lies before the start.
     """
-    begin, length, free = _span(rate, start, end)
+    begin, length, free = _span(rate, start, end, free_until)
     free_line = Line(instant(begin), instant(begin + min(free, length)), rate.unit, 0, 0, 0)
     if free and length <= free:
         return Bill(0, (free_line,))
@@ -145,19 +145,25 @@ def price(rate: Rate, start: datetime, end: datetime) -> Bill:
     return Bill(last.total, (free_line, *lines) if free else lines)
 
 
-def fee_steps(rate: Rate, start: datetime, until: datetime) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def fee_steps(
+    rate: Rate, start: datetime, until: datetime, free_until: datetime | None = None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The price of every stay from `start` that ends at `until` or before: (after, amounts).
+
+    Before `free_until` nothing is asked, and then as for a stay that begins there, but for the rate's free minutes.
 
     amounts[i] is owed once the stay has lasted after[i] microseconds; after[0] is 0 and both rise. It stands on the
     path of every start: for 12 hours in Hanoi 8 to 13 µs, by the hour or the turn (Python 3.11, one of 2 shared cores).
     """
-    begin, length, free = _span(rate, start, until)
+    begin, length, free = _span(rate, start, until, free_until)
     if free and length <= free:
         return (0,), (0,)
     if rate.unit != "hour":
         return _steps(free, _WALKERS[rate.unit](rate, begin + free, length - free))
     hours, changes = _pattern(rate, begin + free, length - free)
-    return (_remembered_steps if hours <= REMEMBERED_HOURS else _steps_of_pattern)(rate, hours, changes)
+    if hours > REMEMBERED_HOURS or free_until is not None:
+        return _steps(free, _hours_of_pattern(rate, hours, changes))
+    return _remembered_steps(rate, hours, changes)
 
 
 def _steps(free: int, reached: Iterable[Reached]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -170,22 +176,21 @@ def _steps(free: int, reached: Iterable[Reached]) -> tuple[tuple[int, ...], tupl
     return tuple(after), tuple(amounts)
 
 
-def _steps_of_pattern(
+@lru_cache(maxsize=1024)
+def _remembered_steps(
     rate: Rate, hours: int, changes: tuple[tuple[int, str], ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return _steps(rate.free_minutes * MINUTE, _hours_of_pattern(rate, hours, changes))
 
 
-_remembered_steps = lru_cache(maxsize=1024)(_steps_of_pattern)
-
-
-def _span(rate: Rate, start: datetime, end: datetime) -> tuple[int, int, int]:
-    """A stay's begin, its length and the rate's free time, in microseconds."""
+def _span(rate: Rate, start: datetime, end: datetime, free_until: datetime | None) -> tuple[int, int, int]:
+    """A stay's begin, its length and its free time (the rate's, or until the given instant), in microseconds."""
     begin = microseconds(start)
     length = microseconds(end) - begin
     if length < 0:
         raise ValueError("a stay cannot end before it starts")
-    return begin, length, rate.free_minutes * MINUTE
+    free = rate.free_minutes * MINUTE
+    return begin, length, free if free_until is None else max(free, microseconds(free_until) - begin)
 
 
 def _hours(rate: Rate, begin: int, length: int) -> tuple[Reached, ...]:

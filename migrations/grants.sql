@@ -1,6 +1,6 @@
 -- What the service may do, as a role that owns nothing: iparking_service, if there is one. Run after every upgrade, by the
 -- owner. It may read all and write what it works with; it cannot change what is booked, prices, zones, or the schema.
--- The ledger: SELECT and INSERT. There is no TRUNCATE for anybody but the owner.
+-- The ledger: SELECT and INSERT. A right is revoked, not deleted. There is no TRUNCATE for anybody but the owner.
 DO $$
 DECLARE
     v_table record;
@@ -22,6 +22,7 @@ BEGIN
             WHEN v_table.relname LIKE 'ledger\_%'
                 OR v_table.relname IN ('audit_log', 'cash_movement', 'city_share_day', 'parking_session', 'receipt')
                 THEN 'SELECT, INSERT'
+            WHEN v_table.relname = 'parking_right' THEN 'SELECT, INSERT, UPDATE'
             ELSE 'SELECT, INSERT, UPDATE, DELETE' END;
         -- Only what differs: a change of rights lets every session of the service plan anew.
         SELECT string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type) INTO v_found

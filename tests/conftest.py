@@ -46,7 +46,7 @@ RECEIPTS = "receipt, einvoice, number_series, receipt_progress"
 GATEWAYS = "webhook_event, gateway_call, gateway_refund, card, credit, reconciliation, reconciliation_difference"
 DECISIONS = "withdrawal, refund, shift, cash_movement, audit_log"
 MONEY = f"payment, {LEDGER}, {RECEIPTS}, {GATEWAYS}, {DECISIONS}"
-CLEARED = f"active_session, parking_session, parking_check, idempotency_key, {MONEY}"
+CLEARED = f"active_session, parking_session, parking_check, parking_right, idempotency_key, {MONEY}"
 FUNDS = 10_000_000
 
 

@@ -2,6 +2,7 @@
 
     verdict        when                                                                      zone
     paid           a session in a candidate zone runs at captured_at                         the session's
+    permit         a right holds there then (zones/rights.py)                                the nearest such candidate
     grace          one there ended, or its time was over, less than 5 minutes before         the session's
     wrong_zone     none of these; a session in another zone runs                             the nearest candidate
     expired        one there ended less than 24 hours before, or is a strict zone's overstay the session's
@@ -11,7 +12,8 @@
 Candidates are the stated zone or, without one, every zone that the circle of the position's accuracy touches. Grace
 goes before wrong_zone: who started the next session before driving off loses nothing by it. A session runs from its
 start (inclusive) until its driver stopped it or its time was over (exclusive), judged by all that is known when the
-check arrives: a phone may hand in a stop up to 15 minutes late. sql/functions/check_vehicles.sql judges.
+check arrives: a phone may hand in a stop up to 15 minutes late, and a right may be granted afterwards, for a time that
+has begun. A right gives no grace when it ends. sql/functions/check_vehicles.sql judges.
 """
 
 from collections.abc import Sequence
@@ -27,7 +29,7 @@ from zones.errors import ZoneError
 from zones.places import Place, Places
 from zones.terms import VEHICLE_CLASSES
 
-VERDICTS = ("paid", "grace", "expired", "unpaid", "wrong_zone", "outside_zones")
+VERDICTS = ("paid", "permit", "grace", "expired", "unpaid", "wrong_zone", "outside_zones")
 # How long a driver may take to drive off or to pay again. No decree states one: a default of the product.
 GRACE = timedelta(minutes=5)
 # How far back an ended session still tells something, and the latest that a photo may be handed in.

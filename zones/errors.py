@@ -71,6 +71,18 @@ class UnknownDistrict(ZoneError):
     """No service district has this code."""
 
 
+class UnknownRight(ZoneError):
+    """No right has this id."""
+
+
+class AlreadyGranted(ZoneError):
+    """The vehicle has the same right for some of the time already."""
+
+
+class RightOver(ZoneError):
+    """The right's time is over."""
+
+
 class KeyConflict(ZoneError):
     """The idempotency key was used with another request."""
 

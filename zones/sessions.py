@@ -62,7 +62,10 @@ def _array(numbers: tuple[int, ...]) -> str:
 
 
 class Start(NamedTuple):
-    """A session as it would be. `client` and `key` make the request repeatable; `key` may be None."""
+    """A session as it would be. `client` and `key` make the request repeatable; `key` may be None.
+
+    `free_until`: by a right, its price is nothing before that instant.
+    """
 
     id: UUID
     client: str
@@ -77,10 +80,11 @@ class Start(NamedTuple):
     max_over_at: datetime
     payment_method: str
     price: AgreedPrice
+    free_until: datetime | None = None
 
     def columns(self) -> dict[str, Any]:
         """As the SQL function start_sessions takes it."""
-        return {
+        columns: dict[str, Any] = {
             "id": self.id,
             "client": self.client,
             "idempotency_key": self.key,
@@ -98,6 +102,9 @@ class Start(NamedTuple):
             "fee_after": _array(self.price.after),
             "fee_amount": _array(self.price.amounts),
         }
+        if self.free_until is not None:
+            columns["free_until"] = self.free_until
+        return columns
 
 
 class Started(NamedTuple):
@@ -136,7 +143,10 @@ class Ended(NamedTuple):
 
 
 class Session(NamedTuple):
-    """One session as it stood at an instant. `fee` is None where a strict overstay is longer than what was priced."""
+    """One session as it stood at an instant. `fee` is None where a strict overstay is longer than what was priced.
+
+    `free_until`: by a right, it costs nothing before that instant; told while the session runs.
+    """
 
     id: UUID
     zone_code: str
@@ -149,6 +159,7 @@ class Session(NamedTuple):
     payment_method: str
     rate_version: str
     fee: int | None
+    free_until: datetime | None = None
 
 
 def floor_to_millisecond(instant: datetime) -> datetime:
@@ -310,7 +321,7 @@ def continue_price(connection: psycopg.Connection, session_id: UUID, price: Agre
 
 
 _SESSION_COLUMNS = """id, zone_code, plate, vehicle_class, state, started_at, ends_at, ended_at,
-    payment_method, rate_version, fee"""
+    payment_method, rate_version, fee, free_until"""
 
 
 def find(connection: psycopg.Connection, session_id: UUID, client: str | None, now: datetime) -> Session:

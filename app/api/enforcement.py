@@ -100,9 +100,10 @@ def request_hash(key: str | None, sighting: Sighting) -> bytes:
 def make_check(body: dict[str, Any]) -> Response:
     """Check whether a vehicle may stand where it was seen; the check is stored.
 
-    `paid`: a session ran at `captured_at` in the stated zone, or in one that the position's circle touches. `grace`:
-    one there ended less than 5 minutes before. `wrong_zone`: one in another zone ran. `expired`: one there ended less
-    than 24 hours before, or is an overstay. `unpaid`: none of these. `outside_zones`: the position touches no zone.
+    `paid`: a session ran at `captured_at` in the stated zone, or in one that the position's circle touches. `permit`:
+    the vehicle had a right to stand there then. `grace`: a session there ended less than 5 minutes before.
+    `wrong_zone`: one in another zone ran. `expired`: one there ended less than 24 hours before, or is an overstay.
+    `unpaid`: none of these. `outside_zones`: the position touches no zone.
 
     `captured_at` may be 10 seconds ahead of the service's clock, and must be less than 24 hours back.
     """

@@ -7,7 +7,7 @@ from marshmallow import Schema, fields, validate
 
 from app import parking
 from app.api.blueprint import Blueprint, answer_once
-from app.api.fields import Instant, MoneySchema, local, money, vehicle_class, zone_code
+from app.api.fields import Instant, MoneySchema, local, money, plate, vehicle_class, zone_code
 from app.errors import BadBody, MalformedBody
 from app.parking import Quote
 from app.paying import REASONS, payment_methods
@@ -20,12 +20,13 @@ quotes = Blueprint("quotes", __name__, url_prefix="/v1/quotes", description="Wha
 
 
 class QuoteQuery(Schema):
-    """Any instant for which a rate exists, past or future."""
+    """Any instant for which a rate exists, past or future. With a `plate`, its rights are looked at."""
 
     zone = zone_code(required=True)
     vehicle_class = vehicle_class(required=True)
     start = Instant(required=True)
     minutes = fields.Integer(required=True, strict=True, validate=validate.Range(1, 1_000_000))
+    plate = plate(allow_none=True)
 
 
 class LineSchema(Schema):
@@ -59,7 +60,8 @@ class MethodSchema(Schema):
     `put_aside`: in the wallet, at the start. `held_on_card`: at the start. `small_fee_from_wallet`: too little for a
     card; it draws on the wallet, or waits where that does not cover it. `charged_together`: too little for a card; it
     waits until it is enough for one charge. `above_card_maximum`: too much for a card. `owed_until_paid`: it is owed
-    when the stay ends, and paid then. `not_set_up`: not here. `not_free`: something may be owed. `nothing_to_pay`.
+    when the stay ends, and paid then. `not_set_up`: not here. `not_free`: something may be owed, and no right of the
+    vehicle is known. `by_right`: the vehicle may stand there all that time without paying. `nothing_to_pay`.
     """
 
     method = fields.String(required=True, validate=validate.OneOf(METHODS))
@@ -98,7 +100,7 @@ def quote_json(quote: Quote) -> dict[str, Any]:
         "wallet_hold": {"fixed": money(quote.bill.total), "open": money(quote.open_hold)},
         "payment_methods": [
             {"method": method, "allowed": allowed, "reason": reason}
-            for method, (allowed, reason) in payment_methods(resources().settings, quote.bill.total).items()
+            for method, (allowed, reason) in _methods(quote).items()
         ],
         "lines": lines,
         "rate_version": quote.rate_version,
@@ -106,12 +108,16 @@ def quote_json(quote: Quote) -> dict[str, Any]:
     }
 
 
+def _methods(quote: Quote) -> dict[str, tuple[bool, str]]:
+    return payment_methods(resources().settings, quote.bill.total, quote.by_right)
+
+
 @quotes.route("", methods=["POST"])
 @quotes.allow("driver", "operator", "planner", "warden")
 @quotes.repeatable
 @quotes.arguments(QuoteQuery)
 @quotes.response(200, QuoteSchema)
-@quotes.refusals(MalformedBody, BadBody, NoRate)
+@quotes.refusals(MalformedBody, BadBody, NoRate, errors.InvalidPlate)
 @quotes.refusals(errors.UnknownZone, errors.ClassNotServed, errors.MaxStayExceeded)
 def quote(body: dict[str, Any]) -> Response:
     """Price a stay before it is bought."""

@@ -158,7 +158,11 @@ def session_payment_json(session: Session, standing: Standing) -> dict[str, Any]
 @sessions.refusals(errors.UnknownZone, errors.AlreadyParked, errors.ZoneFull, errors.MaxStayExceeded)
 @sessions.refusals(InsufficientFunds, OwesTooMuch, NotFree, MethodUnavailable, NoCard, PaymentDeclined)
 def start(body: dict[str, Any]) -> Response:
-    """Start a session now."""
+    """Start a session now.
+
+    `free` is for what costs nothing, by its rate or by a right of the vehicle. By right and without `minutes` the
+    session is over when the right is.
+    """
     session = parking.start(resources(), g.identity.subject, idempotency_key(), StartRequest(**body))
     return answer(started_json(resources(), session), 201)
 
@@ -172,7 +176,7 @@ def start(body: dict[str, Any]) -> Response:
 @sessions.refusals(
     errors.UnknownSession, errors.SessionEnded, errors.SessionExpired, errors.NotPrepaid, errors.MaxStayExceeded
 )
-@sessions.refusals(InsufficientFunds)
+@sessions.refusals(InsufficientFunds, NotFree)
 def extend(body: dict[str, Any], session_id: str) -> Response:
     """Add prepaid minutes to a running session."""
     wanted = (read_id(session_id), g.identity.subject, body["minutes"])

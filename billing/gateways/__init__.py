@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 # wallet: prepaid. card: Stripe. vietqr: a bank transfer by QR code. vnpay: its own page. cash: an attendant takes it.
-# free: nothing is owed, whatever the stay (free minutes, a rate of zero).
+# free: nothing is owed (free minutes, a rate of zero, a right of the vehicle).
 METHODS = ("wallet", "card", "vietqr", "vnpay", "cash", "free")
 # What a gateway may say of a movement; a payment has some of its own besides (created, unknown).
 STATES = ("requires_action", "pending", "authorized", "paid", "failed", "expired", "void")

@@ -56,6 +56,7 @@ class Session:
     freed_after: float = FOREVER
     freed_before: float = FOREVER
     unsure: bool = False  # a stop or an extend had no answer: nobody knows whether it was done
+    free: bool = False  # by a right, or where nothing is asked
 
     @property
     def vehicle(self) -> Vehicle:
@@ -170,6 +171,7 @@ class Book:
         if session.id in self.sessions:
             self.verdict.add("doubled", f"session {session.id}", f"given to two starts, the second by {_about(answer)}")
             return
+        session.free = body.get("payment_method") == "free"
         session.ends.append(End(answer.sent, answer.answered, session.over_at))
         self.sessions[session.id] = session
         self.attempts[session.vehicle].append(answer)
@@ -311,8 +313,11 @@ class Book:
 def owed_until(book: Book, session: Session, until: int) -> int | None:
     """What the session costs if it ends at `until`, by the auditor's own list and its own idea of the zone's area.
 
-    None, and a note in the verdict, where the auditor's list does not know the area.
+    None where the auditor cannot know: its list lacks the area (which a note in the verdict says), or a strict overstay
+    of a free session goes on, whose right it does not see.
     """
+    if session.free:
+        return None if book.strict(session.zone) and until > session.over_at else 0
     zone = book.zone(session.zone)
     area = area_of(zone.district, zone.street) or zone.rate_area
     try:

@@ -118,7 +118,7 @@ def set_free_minutes(database_url: str, minutes: int) -> None:
 
 
 def test_free_minutes_cost_nothing_and_may_be_had_free(client: Client, resources: Resources, database_url: str):
-    """No right or permit is known yet: `free` is only what the rate asks nothing for."""
+    """Without a right, `free` is only what the rate asks nothing for."""
     set_free_minutes(database_url, 15)
     try:
         resources.catalogue.refresh()

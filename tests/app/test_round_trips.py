@@ -1,10 +1,15 @@
-"""How many SQL statements a request costs: a start, a stop and a check are one, a map none or one."""
+"""How many SQL statements a request costs: a start, a stop and a check are one, a map none or one.
+
+Only a start of the method `free` where the rate asks something takes another: the look at the vehicle's rights.
+"""
 
 import psycopg
 import pytest
 
 from app import jobs
 from app.resources import Resources
+from tests.app.test_permits import grant
+from tests.app.test_quotes import set_free_minutes
 from tests.conftest import Client
 
 START = {"zone": "HK-001", "plate": "30A-123.45", "vehicle_class": "car", "payment_method": "cash", "minutes": 60}
@@ -43,6 +48,38 @@ def test_refused_and_repeated_starts_are_one_statement_too(client: Client, state
     assert len(statements) == 2
 
 
+def test_free_start_looks_at_rights_first_and_only_where_the_rate_asks_something(
+    client: Client, resources: Resources, database_url: str, statements: list[str]
+):
+    grant(client, plate=START["plate"])
+    statements.clear()
+    free = START | {"payment_method": "free"}
+    session = client.post("/v1/sessions", json=free, role="driver", key="k").json
+    assert ["start_sessions" in each for each in statements] == [False, True] and "parking_right" in statements[0]
+    statements.clear()
+    assert client.post(f"/v1/sessions/{session['id']}/stop", json={}, role="driver").json["fee"]["amount"] == 0
+    assert len(statements) == 1
+    set_free_minutes(database_url, 60)
+    try:
+        resources.catalogue.refresh()
+        statements.clear()
+        assert client.post("/v1/sessions", json=free, role="driver", key="other").status_code == 201
+        assert len(statements) == 1 and "start_sessions" in statements[0]
+    finally:
+        set_free_minutes(database_url, 0)
+
+
+@pytest.mark.parametrize("granted", [False, True])
+def test_check_of_who_has_not_paid_is_one_statement_too(client: Client, granted: bool, statements: list[str]):
+    if granted:
+        grant(client, plate="30A-123.45")
+    sighting = {"plate": "30A-123.45", "zone": "HK-001", "captured_at": "2026-10-14T08:00:00+07:00"}
+    statements.clear()
+    made = client.post("/v1/enforcement/checks", json=sighting, role="warden").json
+    assert made["verdict"] == ("permit" if granted else "unpaid")
+    assert len(statements) == 1 and "check_vehicles" in statements[0]
+
+
 def test_check_is_one_statement(client: Client, statements: list[str]):
     sighting = {"plate": "30A-123.45", "vehicle_class": "car", "zone": "HK-001"}
     body = sighting | {"captured_at": "2026-10-14T08:00:00+07:00"}
@@ -61,6 +98,8 @@ def test_map_and_quote_ask_postgresql_nothing_while_redis_knows(
     quote = {"zone": "HK-001", "vehicle_class": "car", "start": "2026-10-14T08:00:00+07:00", "minutes": 60}
     assert client.post("/v1/quotes", json=quote, role="driver").status_code == 200
     assert statements == []
+    assert client.post("/v1/quotes", json=quote | {"plate": "30A-123.45"}, role="driver").status_code == 200
+    assert len(statements) == 1 and "parking_right" in statements[0]
 
 
 def test_map_without_redis_is_one_statement(lonely_client: Client, statements: list[str]):

@@ -32,6 +32,7 @@ FORBIDDEN = [
     "UPDATE parking_session SET fee = 0",
     "UPDATE receipt SET number = number",
     "DELETE FROM audit_log",
+    "DELETE FROM parking_right",
     "UPDATE rate_line SET price = 0",
     "UPDATE vat_rate SET basis_points = 0",
     "UPDATE city_share_rate SET basis_points = 0",

@@ -216,6 +216,29 @@ def test_steps_agree_with_the_price_at_and_around_each_of_them(rate: Rate, start
     assert after[-1] <= length // US
 
 
+@given(rates, starts, lengths, lengths)
+@example(CORE, hanoi("2026-11-23T17:30"), timedelta(hours=40), timedelta(hours=2))
+@example(CORE, hanoi("2026-11-23T17:30"), timedelta(hours=2), timedelta(hours=2))
+def test_after_time_that_a_right_makes_free_a_stay_costs_as_if_it_began_there(
+    rate: Rate, start: datetime, length: timedelta, by_right: timedelta
+):
+    free = max(by_right, timedelta(minutes=rate.free_minutes))
+    rest = replace(rate, free_minutes=0)
+    after, amounts = fee_steps(rate, start, start + length, start + by_right)
+    for stay in {timedelta(0), length, *(step * US for step in after), *((step - 1) * US for step in after[1:])}:
+        expected = 0 if free and stay <= free else price(rest, start + free, start + stay).total
+        bill = price(rate, start, start + stay, start + by_right)
+        assert bill.total == owed(after, amounts, stay) == expected == sum(line.amount for line in bill.lines)
+
+
+@given(rates, starts, lengths, lengths)
+def test_a_right_that_ended_before_the_stay_changes_nothing(
+    rate: Rate, start: datetime, length: timedelta, ago: timedelta
+):
+    assert price(rate, start, start + length, start - ago) == price(rate, start, start + length)
+    assert fee_steps(rate, start, start + length, start - ago) == fee_steps(rate, start, start + length)
+
+
 @given(rates, starts, lengths, st.sampled_from(["Asia/Ho_Chi_Minh", "Europe/Berlin", "America/New_York"]))
 def test_the_zone_of_the_arguments_does_not_matter(rate: Rate, start: datetime, length: timedelta, name: str):
     zone = ZoneInfo(name)

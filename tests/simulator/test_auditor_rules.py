@@ -226,6 +226,24 @@ def test_a_strict_session_stays_and_goes_on_costing_until_it_is_stopped() -> Non
     assert charged(opened, one, one.over_at + HOUR) == 0
 
 
+def free(zone: ZoneFacts, owed: int = 0) -> Book:
+    """An hour of the method `free`."""
+    opened = book(zone)
+    said = session(0.2, minutes=60, payment_method="free", fee={"amount": owed, "currency": "VND"})
+    opened.take(answer("start", 0.0, 201, said, minutes=60))
+    return settled(opened)
+
+
+def test_a_free_session_costs_nothing_while_its_time_lasts() -> None:
+    for zone, later in ((ADVISORY, 0), (STRICT, None)):  # only the right says what an overstay costs
+        opened = free(zone)
+        (one,) = opened.sessions.values()
+        assert opened.verdict.kept == []
+        assert expected(opened, one, one.over_at - 1).fee == expected(opened, one, one.over_at).fee == 0
+        assert expected(opened, one, one.over_at + HOUR).fee == later
+    assert [found.kind for found in free(ADVISORY, owed=25_000).verdict.kept] == ["fee"]
+
+
 def test_without_minutes_the_maximum_stay_is_the_end() -> None:
     opened = settled(started(ADVISORY))
     (one,) = opened.sessions.values()

@@ -94,3 +94,26 @@ def active(
         fee_after=[0, NEVER_PRICED], fee_amount=[fee],
     )  # fmt: skip
     return session_id
+
+
+def right(
+    connection: psycopg.Connection,
+    valid_from: datetime,
+    valid_until: datetime,
+    *,
+    zone: str | None = "HK-001",
+    district: str | None = None,
+    plate: str = "30A-123.45",
+    vehicle_class: str = "car",
+    kind: str = "resident",
+    revoked_at: datetime | None = None,
+) -> UUID:
+    """A right that was granted when it began; without a zone and a district it holds in the whole city."""
+    right_id = uuid4()
+    insert(
+        connection, "parking_right", id=right_id, kind=kind, plate=plate, vehicle_class=vehicle_class, zone_code=zone,
+        district_code=district, valid_from=valid_from, valid_until=valid_until, reason="r", granted_at=valid_from,
+        granted_by="operator", revoked_at=revoked_at, revoked_by=revoked_at and "operator",
+        revocation=revoked_at and "r",
+    )  # fmt: skip
+    return right_id

@@ -1,6 +1,6 @@
 """Plate checks: the verdict by rule and instant, and the sessions that it rests on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from tests.zones.parked import MAX_STAY, active, at, past, zone
+from tests.zones.parked import MAX_STAY, active, at, past, right, zone
 from zones import enforcement, errors, places, sessions
 from zones.enforcement import GRACE, REACH, Check, Look, Position, Sighting
 
@@ -58,7 +58,7 @@ class Judge:
         self.connection = connection
         self.ids: list[UUID] = []  # of the stays that were written last
 
-    def __call__(self, candidates: list[str], stays: list[Stay], instant: datetime) -> Check:
+    def __call__(self, candidates: list[str], stays: "Sequence[Stay | Permit]", instant: datetime) -> Check:
         with self.connection.transaction(force_rollback=True):
             self.ids = [one.write(self.connection) for one in stays]
             return seen_as(self.connection, candidates, [("30A-123.45", "car")], instant)
@@ -140,6 +140,123 @@ def test_the_last_session_counts_among_several_that_ended(judge: Judge):
 def test_no_zone_at_all_is_outside(judge: Judge):
     found = judge([], [hour_until(NOON + SECOND)], NOON)
     assert (found.verdict, found.reasons, found.zone, found.session) == ("outside_zones", ["no_zone_here"], None, None)
+
+
+class Permit(NamedTuple):
+    """A right as a check sees it; it is written as a stay is, and is no session."""
+
+    zone: str | None = HERE
+    valid_from: datetime = NOON - timedelta(hours=1)
+    valid_until: datetime = NOON + timedelta(hours=1)
+    district: str | None = None
+    plate: str = "30A-123.45"
+    vehicle_class: str = "car"
+    kind: str = "resident"
+    revoked_at: datetime | None = None
+
+    def write(self, connection: psycopg.Connection) -> UUID:
+        return right(connection, **self._asdict())
+
+
+class TestPermit:
+    TICK = timedelta(microseconds=1)
+
+    @pytest.mark.parametrize(
+        ("instant", "verdict"),
+        [
+            (NOON - timedelta(hours=1) - TICK, "unpaid"),
+            (NOON - timedelta(hours=1), "permit"),  # inclusive
+            (NOON + timedelta(hours=1) - TICK, "permit"),
+            (NOON + timedelta(hours=1), "unpaid"),  # exclusive, and without grace
+        ],
+    )
+    def test_a_right_holds_from_its_begin_until_before_its_end(self, judge: Judge, instant: datetime, verdict: str):
+        found = judge([HERE], [Permit()], instant)
+        assert (found.verdict, found.session, found.expired_for_seconds) == (verdict, None, None)
+        assert (found.zone, found.reasons) == (HERE, ["right" if verdict == "permit" else "no_session"])
+
+    def test_a_right_until_midnight_ends_with_the_day(self, judge: Judge):
+        """
+        |-- the 14th --| 00:00 in Hanoi
+        """
+        midnight = at("2026-10-15T00:00")
+        today = Permit(valid_from=midnight - timedelta(days=1), valid_until=midnight)
+        assert judge([HERE], [today], midnight - self.TICK).verdict == "permit"
+        assert judge([HERE], [today], midnight).verdict == "unpaid"
+        tomorrow = today._replace(valid_from=midnight, valid_until=midnight + self.TICK)
+        assert judge([HERE], [today, tomorrow], midnight).verdict == "permit"
+
+    def test_a_revoked_right_held_until_it_was_revoked(self, judge: Judge):
+        assert judge([HERE], [Permit(revoked_at=NOON)], NOON - self.TICK).verdict == "permit"
+        assert judge([HERE], [Permit(revoked_at=NOON)], NOON).verdict == "unpaid"
+        assert judge([HERE], [Permit(revoked_at=NOON), Permit(kind="disabled")], NOON).verdict == "permit"
+
+    def test_a_session_that_pays_goes_before_a_right_and_a_right_before_all_else(self, judge: Judge):
+        running = hour_until(NOON + SECOND)
+        assert judge([HERE], [Permit(), running], NOON).verdict == "paid"
+        assert judge([HERE], [Permit(), hour_until(NOON)], NOON).verdict == "permit", "not grace"
+        assert judge([HERE], [Permit(), hour_until(NOON - GRACE)], NOON).verdict == "permit", "not expired"
+        assert judge([HERE], [Permit(), hour_until(NOON + SECOND, ELSEWHERE)], NOON).verdict == "permit", (
+            "not elsewhere"
+        )
+        overstay = stay(HERE, NOON - timedelta(days=9), NOON - timedelta(days=8), gone=None)
+        found = judge([HERE], [Permit(), overstay], NOON)
+        assert (found.verdict, found.session, found.expired_for_seconds) == ("permit", None, None)
+
+    @pytest.mark.parametrize(
+        ("granted", "verdict", "where"),
+        [
+            (Permit(HERE), "permit", HERE),
+            (Permit(ELSEWHERE), "unpaid", NEXT_DOOR),
+            (Permit(None, district="002"), "permit", HERE),
+            (Permit(None, district="001"), "unpaid", NEXT_DOOR),
+            (Permit(None), "permit", NEXT_DOOR),
+        ],
+    )
+    def test_a_right_holds_in_its_zone_its_district_or_the_whole_city(
+        self, connection, judge: Judge, granted: Permit, verdict: str, where: str
+    ):
+        """The nearest candidate is of the district 003, and the next one of 002."""
+        zone(connection, NEXT_DOOR, "003", car=2)
+        found = judge([NEXT_DOOR, HERE], [granted], NOON)
+        assert (found.verdict, found.zone) == (verdict, where)
+
+    def test_a_right_is_of_one_vehicle(self, connection):
+        with connection.transaction(force_rollback=True):
+            Permit(plate="29-E1 1234", vehicle_class="motorbike").write(connection)
+            both = enforcement.read_plate("29E11234", None)
+            found = seen_as(connection, [HERE], both, NOON)
+            assert (found.verdict, found.plate, found.vehicle_class) == ("permit", "29-E1 1234", "motorbike")
+            assert seen_as(connection, [HERE], [("29E-112.34", "car")], NOON).verdict == "unpaid"
+            active(connection, NOON - SECOND, NOON + SECOND, plate="29E-112.34")
+            found = seen_as(connection, [HERE], both, NOON)
+            assert (found.verdict, found.plate) == ("paid", "29E-112.34"), "a session goes first"
+
+    def test_no_zone_is_outside_also_with_a_right(self, judge: Judge):
+        assert judge([], [Permit(None)], NOON).verdict == "outside_zones"
+
+    def test_rights_of_others_are_not_read(self, connection):
+        """Rows of the table that a check reads, in a crowd of permits."""
+        query = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'parking_right'"
+        Permit().write(connection)
+        connection.execute(
+            "INSERT INTO parking_right (id, kind, plate, vehicle_class, valid_from, valid_until, reason, granted_at, "
+            "granted_by) SELECT gen_random_uuid(), 'event', 'P' || n, 'car', %s, %s, 'r', %s, 'operator' "
+            "FROM generate_series(1, 500) n",
+            (NOON, NOON + SECOND, NOON),
+        )
+
+        def read(instant: datetime, plate: str = "30A-123.45") -> tuple[str, int]:
+            with connection.transaction(force_rollback=True):
+                before = connection.execute(query).fetchone()[0]
+                made = seen_as(connection, [HERE], [(plate, "car")], instant)
+                return made.verdict, connection.execute(query).fetchone()[0] - before
+
+        assert read(NOON) == ("permit", 2), "whether there is one, and where it holds"
+        assert read(NOON + timedelta(hours=2)) == ("unpaid", 0)
+        assert read(NOON, "30A-999.99") == ("unpaid", 0)
+        active(connection, NOON - SECOND, NOON + SECOND)
+        assert read(NOON) == ("paid", 0), "who pays is not looked up"
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -29,9 +29,11 @@ BEGIN
                    id uuid, client text, plates text[], vehicle_classes text[], candidates text[], lng double precision,
                    lat double precision, accuracy double precision, captured_at timestamptz, received_at timestamptz, key text,
                    hash text)
-        ), seen AS MATERIALIZED (  -- the vehicles, each with the session that nobody has stopped
+        ), seen AS MATERIALIZED (  -- the vehicles, each with the session that nobody has stopped, or with a right
             SELECT l.id AS look, l.captured_at AS at, l.candidates, v.plate, v.vehicle_class, v.reading, a.id, a.zone_code,
-                   a.over_at, a.admission, array_position(l.candidates, a.zone_code) AS nearness
+                   a.over_at, a.admission, array_position(l.candidates, a.zone_code) AS nearness,
+                   CASE WHEN a.over_at > l.captured_at AND a.zone_code = ANY (l.candidates) THEN NULL  -- it pays: ask no further
+                        ELSE right_in(v.plate, v.vehicle_class, l.candidates, l.captured_at) END AS right_in
               FROM look l
              CROSS JOIN LATERAL unnest(l.plates, l.vehicle_classes) WITH ORDINALITY v(plate, vehicle_class, reading)
               LEFT JOIN active_session a
@@ -42,9 +44,11 @@ BEGIN
              WHERE p.ended_at - p.started_at > interval '24 hours' AND p.ended_at > p_earliest - p_reach
                AND p.started_at < p_earliest - p_reach - interval '24 hours'
         ), stay AS MATERIALIZED (  -- those begun and not long gone; over_since is NULL where it runs
-            SELECT s.look, s.at, s.plate, s.vehicle_class, s.reading, s.id, s.zone_code, s.nearness,
-                   CASE WHEN s.over_at <= s.at THEN s.over_at END AS over_since
-              FROM seen s WHERE s.id IS NOT NULL AND (s.admission <> 'advisory' OR s.over_at > s.at - p_reach)
+            SELECT s.look, s.at, s.plate, s.vehicle_class, s.reading, CASE WHEN s.right_in IS NULL THEN s.id END AS id,
+                   COALESCE(s.candidates[s.right_in], s.zone_code) AS zone_code, COALESCE(s.right_in, s.nearness) AS nearness,
+                   CASE WHEN s.right_in IS NULL AND s.over_at <= s.at THEN s.over_at END AS over_since
+              FROM seen s  -- a right is a stay without a session
+             WHERE s.right_in IS NOT NULL OR s.id IS NOT NULL AND (s.admission <> 'advisory' OR s.over_at > s.at - p_reach)
              UNION ALL
             SELECT s.look, s.at, s.plate, s.vehicle_class, s.reading, e.id, e.zone_code,
                    array_position(s.candidates, e.zone_code), e.over_since
@@ -64,9 +68,10 @@ BEGIN
              -- A vehicle's sessions do not overlap: where one of them pays for this instant here, no other matters.
              WHERE s.nearness IS NULL OR s.over_at <= s.at
         ), ranked AS (
-            SELECT s.*, CASE WHEN s.over_since IS NULL THEN CASE WHEN s.nearness IS NULL THEN 3 ELSE 1 END
+            SELECT s.*, CASE WHEN s.id IS NULL THEN 2
+                             WHEN s.over_since IS NULL THEN CASE WHEN s.nearness IS NULL THEN 4 ELSE 1 END
                              WHEN s.nearness IS NULL THEN NULL
-                             WHEN s.over_since > s.at - p_grace THEN 2 ELSE 4 END AS rank
+                             WHEN s.over_since > s.at - p_grace THEN 3 ELSE 5 END AS rank
               FROM stay s
         ), found AS (
             SELECT DISTINCT ON (r.look) r.* FROM ranked r WHERE r.rank IS NOT NULL
@@ -77,10 +82,10 @@ BEGIN
             captured_at, received_at, idempotency_key, request_hash)
         SELECT l.id, l.client, COALESCE(f.plate, l.plates[1]),
                CASE WHEN cardinality(l.plates) = 1 THEN l.vehicle_classes[1] ELSE f.vehicle_class END,
-               CASE WHEN f.rank IS NULL OR f.rank = 3 THEN l.candidates[1] ELSE f.zone_code END,
-               COALESCE((ARRAY['paid', 'grace', 'wrong_zone', 'expired'])[f.rank],
+               CASE WHEN f.rank IS NULL OR f.rank = 4 THEN l.candidates[1] ELSE f.zone_code END,
+               COALESCE((ARRAY['paid', 'permit', 'grace', 'wrong_zone', 'expired'])[f.rank],
                         CASE WHEN l.candidates = '{}' THEN 'outside_zones' ELSE 'unpaid' END),
-               ARRAY[COALESCE((ARRAY['session', 'grace', 'other_zone', 'expired'])[f.rank],
+               ARRAY[COALESCE((ARRAY['session', 'right', 'grace', 'other_zone', 'expired'])[f.rank],
                               CASE WHEN l.candidates = '{}' THEN 'no_zone_here' ELSE 'no_session' END)],
                f.id, floor(extract(epoch FROM l.captured_at - f.over_since)), ST_SetSRID(ST_MakePoint(l.lng, l.lat), 4326),
                l.accuracy, l.captured_at, l.received_at, l.key, decode(l.hash, 'hex')

@@ -38,10 +38,10 @@ BEGIN
     WITH inserted AS (
         INSERT INTO active_session (
             plate, vehicle_class, id, client, idempotency_key, zone_code, admission, started_at, minutes, ends_at,
-            over_at, max_over_at, payment_method, rate_version, refund, fee_after, fee_amount)
+            over_at, max_over_at, payment_method, rate_version, refund, fee_after, fee_amount, free_until)
         SELECT s.plate, s.vehicle_class, s.id, s.client, s.idempotency_key, s.zone_code, o.admission, s.started_at,
                s.minutes, s.ends_at, s.over_at, s.max_over_at, s.payment_method, s.rate_version, s.refund, s.fee_after,
-               s.fee_amount
+               s.fee_amount, s.free_until
           FROM unnest(v_wanted) WITH ORDINALITY s
           JOIN zone_occupancy o USING (zone_code, vehicle_class)
          WHERE o.capacity > 0
