@@ -26,6 +26,12 @@ SELECT tgrelid::regclass::text, CASE WHEN tgisinternal THEN tgfoid::regproc::tex
 """
 
 
+@pytest.fixture(autouse=True)
+def other_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that a developer has kept, on the same server, stays."""
+    monkeypatch.setattr(money_ledger, "DATABASE", "bench_ledger_short")
+
+
 @pytest.fixture
 def kept(stack: Stack) -> Iterator[dict]:
     """What a short run found, which left its database."""
