@@ -12,11 +12,12 @@ OWN, SHARED = ("RssAnon", "RssFile"), ("RssShmem",)
 
 
 class Peak:
-    """The most that a process and the backends and parallel workers of a database held at one moment, in MB.
+    """The most that a process (`client`) and the backends and parallel workers of a database (`backends`) held at one
+    moment, in MB: programs and libraries count in each, PostgreSQL's shared memory in none. `shared` is the largest
+    part of that which one of them has touched: the server's cache, as large as it was set to be.
 
-    What several share counts once: `shared` is the largest part of PostgreSQL's shared memory that one of them has
-    touched. Programs and libraries count in each. As a context manager it looks every 50 ms, through a connection to
-    another database of the server, which is on this machine.
+    As a context manager it looks every 50 ms, through a connection to another database of the server, which is on this
+    machine.
     """
 
     def __init__(self, connection: psycopg.Connection, database: str, client: int) -> None:
@@ -38,8 +39,8 @@ class Peak:
 
     @property
     def total(self) -> float:
-        """All three together."""
-        return self.client + self.backends + self.shared
+        """What both held."""
+        return self.client + self.backends
 
     def _watch(self) -> None:
         try:
@@ -51,9 +52,9 @@ class Peak:
     def _look(self) -> None:
         pids = backends(self._connection, self._database)
         client, own = megabytes(self._client, OWN + SHARED), sum(megabytes(pid, OWN) for pid in pids)
-        shared = max((megabytes(pid, SHARED) for pid in pids), default=0.0)
-        if client + own + shared > self.total:
-            self.client, self.backends, self.shared = client, own, shared
+        self.shared = max((self.shared, *(megabytes(pid, SHARED) for pid in pids)))
+        if client + own > self.total:
+            self.client, self.backends = client, own
 
 
 def backends(connection: psycopg.Connection, database: str) -> list[int]:

@@ -53,6 +53,10 @@ class AmountTooLarge(BillingError):
     """More than the gateway takes at a time."""
 
 
+class PaymentUnderWay(BillingError):
+    """A payment by card of what is owed has no outcome yet: another one would be made twice."""
+
+
 class InsufficientFunds(BillingError):
     """The wallet does not cover what the start would put aside."""
 
@@ -87,6 +91,10 @@ class UnreadableEvent(BillingError):
 
 class UnknownEvent(BillingError):
     """No event has this id, or it needs no other try."""
+
+
+class UnknownCall(BillingError):
+    """No call to a gateway has this key, or it is not one that may be made again."""
 
 
 class NoCard(BillingError):

@@ -91,7 +91,7 @@ def test_memory_is_that_of_the_command_and_of_what_sorts_for_it(database_url: st
         with Peak(watching, database, os.getpid()) as peak:
             sorting.execute(f'SELECT count(*) FROM ({rows} ORDER BY n::text COLLATE "C" OFFSET 0) s')
     assert peak.backends > idle.backends + 60 and peak.client > 20
-    assert peak.total == peak.client + peak.backends + peak.shared
+    assert peak.total == peak.client + peak.backends and peak.shared > 0
 
 
 def test_what_cannot_be_looked_at_is_told(database_url: str) -> None:
@@ -104,6 +104,6 @@ def test_what_cannot_be_looked_at_is_told(database_url: str) -> None:
 def test_short_run_has_every_figure_and_leaves_nothing(stack: Stack) -> None:
     found = money_ledger.ledger_check(stack, 10)
     assert found["ok"] and found["entries"] >= 10 and found["seconds"] > 0
-    assert found["mb"] == pytest.approx(found["client_mb"] + found["backends_mb"] + found["shared_mb"], abs=0.2)
+    assert found["mb"] == pytest.approx(found["client_mb"] + found["backends_mb"], abs=0.2)
     with psycopg.connect(stack.admin_url()) as connection:
         assert connection.execute("SELECT FROM pg_database WHERE datname = %s", [money_ledger.DATABASE]).rowcount == 0
