@@ -30,9 +30,9 @@ def ledger_check(stack: Stack, entries: int = ENTRIES, keep: bool = False) -> di
     """Load a ledger of so many entries, or a few more, and prove it with the command, in a process of its own.
 
     `entries` as they were, `load_seconds`, `seconds`, `ok`, and `mb`, the most that was used at one moment: of it
-    `client_mb` by the command and `backends_mb` by PostgreSQL's processes with parallel workers; `shared_mb` beside it is
-    what those have touched of the server's shared memory. `keep` leaves the database, and takes one that is there and was made from the same. Raises
-    BenchError.
+    `client_mb` by the command and `backends_mb` by PostgreSQL's processes with parallel workers; `shared_mb` beside it
+    is what those have touched of the server's shared memory. `keep` leaves the database, and takes one that is there
+    and was made from the same. Raises BenchError.
     """
     try:
         began = time.monotonic()
