@@ -145,6 +145,9 @@ def _run_plain(json: bool, threads: int | None, given: dict[str, Any]) -> int:
 @click.option("--rounds", type=click.IntRange(1), help="How many rounds of bursts.  [default: 7]")
 @click.option("--seconds", type=click.IntRange(1), help="Length of each burst.  [default: 3]")
 @click.option("--only", callback=_parts, help="Only these parts, with commas between.")
+@click.option(
+    "--keep", is_flag=True, default=None, help="Leave the database of ledger_check, and take the one that is there."
+)
 @click.option("--json", "json_", is_flag=True, help="Print JSON, and nothing else, on standard output.")
 def money(json_: bool, **options: Any) -> None:
     """Wallet starts and stops beside free ones, and how long a large ledger takes to check and to reconcile.
@@ -152,6 +155,7 @@ def money(json_: bool, **options: Any) -> None:
     \b
     Example: ./iparking bench money --json
     Example: ./iparking bench money --only wallet_start --rounds 3
+    Example: ./iparking bench money --only ledger_check --keep
     """
     from bench.money import run
 

@@ -101,6 +101,13 @@ DAMAGE = {
     "a lost charge": (f"WITH t AS (DELETE FROM ledger_entry WHERE {PARKING} AND amount < 0 RETURNING *) "
                       "UPDATE ledger_transaction SET reference = 'x' WHERE id IN (SELECT transaction_id FROM t)",
                       {"balanced", "sessions_charged", "vat", "city_share"}),
+    "what was earned": (
+        f"UPDATE ledger_entry SET account_id = (SELECT id FROM ledger_account WHERE code = "
+        f"CASE WHEN {ACCOUNT.format('vat')} THEN 'refund' ELSE 'bank' END) WHERE {PARKING} AND amount < 0",
+        {"parking_fees", "vat", "city_share"}),
+    "a charge's reference": ("UPDATE ledger_transaction SET reference = upper(reference) WHERE id = "
+                             "(SELECT id FROM ledger_transaction WHERE kind = 'parking' ORDER BY id LIMIT 1)",
+                             {"sessions_charged"}),
     "a transaction without entries": ("INSERT INTO ledger_transaction VALUES (gen_random_uuid(), 'x', 'x', now())",
                                       {"balanced"}),
     "a wallet's balance": ("UPDATE wallet SET balance = balance + 1 WHERE owner = 'driver-1'", {"wallet_balances"}),

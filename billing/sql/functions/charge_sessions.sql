@@ -23,21 +23,26 @@ BEGIN
     END IF;
     SELECT v.basis_points INTO STRICT v_vat FROM vat_rate v WHERE v.valid_from <= p_at ORDER BY v.valid_from DESC LIMIT 1;
 
-    PERFORM book_entries(b.kinds, b.ids, b.at, b.nothing, e.of, e.codes, e.amounts)
-       FROM (SELECT array_agg('parking'::text) AS kinds, array_agg(s.id::text ORDER BY s.n) AS ids, array_agg(p_at) AS at,
-                    array_agg(NULL::uuid) AS nothing
-               FROM unnest(p_sessions, p_fees) WITH ORDINALITY s(id, fee, n) WHERE s.fee > 0) b
-      CROSS JOIN (
-            SELECT array_agg(c.n) AS of, array_agg(l.code) AS codes, array_agg(l.amount) AS amounts
-              FROM (SELECT row_number() OVER (ORDER BY s.n) AS n, s.client, s.fee, s.drawn, s.district, purse_of(s.method) AS purse,
-                           s.fee - vat_net(s.fee, v_vat) AS vat
-                      FROM unnest(p_clients, p_methods, p_fees, v_drawn, p_districts) WITH ORDINALITY
-                           s(client, method, fee, drawn, district, n)
-                     WHERE s.fee > 0) c
-             CROSS JOIN LATERAL (VALUES (c.purse || '/' || c.client, c.drawn), ('receivable/' || c.client, c.fee - c.drawn),
-                                        ('revenue/' || c.district || '/iparking', c.vat - c.fee), ('vat', -c.vat)) l(code, amount)
-             WHERE l.amount <> 0) e
-      WHERE b.ids IS NOT NULL;
+    -- As post_entries does, without its arrays: this is on the path of every stop, in one statement.
+    WITH charge AS MATERIALIZED (
+        SELECT uuid_of(p_at) AS id, s.id::text AS reference, s.client, s.fee, s.drawn, s.district, purse_of(s.method) AS purse,
+               s.fee - vat_net(s.fee, v_vat) AS vat
+          FROM unnest(p_sessions, p_clients, p_methods, p_fees, v_drawn, p_districts) s(id, client, method, fee, drawn, district)
+         WHERE s.fee > 0
+    ), booked AS (
+        INSERT INTO ledger_transaction (id, kind, reference, at)
+            SELECT c.id, 'parking', c.reference, p_at FROM charge c ORDER BY c.reference
+            ON CONFLICT DO NOTHING
+            RETURNING id
+    )
+    INSERT INTO ledger_entry (transaction_id, account_id, amount)
+        SELECT c.id, a.id, l.amount
+          FROM booked b
+          JOIN charge c USING (id)
+         CROSS JOIN LATERAL (VALUES (c.purse || '/' || c.client, c.drawn), ('receivable/' || c.client, c.fee - c.drawn),
+                                    ('revenue/' || c.district || '/iparking', c.vat - c.fee), ('vat', -c.vat)) l(code, amount)
+          JOIN ledger_account a ON a.code = l.code
+         WHERE l.amount <> 0;
     RETURN cardinality(p_sessions);
 END
 $$;
@@ -59,42 +64,56 @@ CREATE OR REPLACE FUNCTION capture_holds(
 ) RETURNS bigint[] LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
-#variable_conflict use_column
 DECLARE
-    v_wallets wallet[];
-    v_holds hold[];
     v_drawn bigint[];
+    v_lack boolean;     -- whether a wallet is to give more than was held
+    v_sessions uuid[];  -- those for which cash goes back, with the attendants and how much
+    v_attendants text[];
+    v_amounts bigint[];
 BEGIN
-    SELECT array_agg(l.w) INTO v_wallets
-      FROM (SELECT w FROM wallet w
-             WHERE w.owner = ANY (p_clients) AND w.kind IN ('wallet', 'float') ORDER BY w.owner, w.kind FOR NO KEY UPDATE) l;
-    SELECT array_agg(h) INTO v_holds FROM hold h WHERE h.id = ANY (p_sessions) AND h.state = 'pending';
+    -- A statement of its own: the next one sees what whoever held the locks has left.
+    PERFORM FROM wallet w
+      WHERE w.owner = ANY (p_clients) AND w.kind IN ('wallet', 'float') ORDER BY w.owner, w.kind FOR NO KEY UPDATE;
 
-    -- Each session has its own hold; what goes past it comes out of what is free, the first session first.
-    SELECT array_agg(d.drawn ORDER BY d.n) INTO v_drawn
-      FROM (SELECT m.n, (m.own + GREATEST(
-                   LEAST(m.more, m.free - (sum(m.more) OVER (PARTITION BY m.client, m.purse ORDER BY m.n) - m.more)), 0))::bigint AS drawn
-              FROM (SELECT s.n, s.client, s.purse, LEAST(s.fee, COALESCE(h.amount, 0)) AS own,
-                           CASE s.purse WHEN 'wallet' THEN GREATEST(s.fee - COALESCE(h.amount, 0), 0) ELSE 0 END AS more,
-                           COALESCE(w.balance - w.held, 0) + sum(GREATEST(COALESCE(h.amount, 0) - s.fee, 0)) OVER (PARTITION BY s.client, s.purse) AS free
-                      FROM (SELECT s.n, s.id, s.client, purse_of(s.method) AS purse,
-                                   CASE WHEN s.method IN ('wallet', 'cash') THEN s.fee ELSE 0 END AS fee
-                              FROM unnest(p_sessions, p_clients, p_methods, p_fees) WITH ORDINALITY s(id, client, method, fee, n)) s
-                      LEFT JOIN unnest(v_holds) h ON h.id = s.id
-                      LEFT JOIN unnest(v_wallets) w ON w.owner = s.client AND w.kind = s.purse) m) d;
+    -- `ended_at IS NULL` says pending, without the index of all that are: a plan that was made while there were none would read it.
+    WITH ended AS (
+        UPDATE hold h
+           SET state = CASE WHEN s.fee > 0 THEN 'captured' ELSE 'released' END, captured = NULLIF(LEAST(s.fee, h.amount), 0),
+               ended_at = p_at
+          FROM (SELECT s.id, CASE WHEN s.method IN ('wallet', 'cash') THEN s.fee ELSE 0 END AS fee
+                  FROM unnest(p_sessions, p_methods, p_fees) s(id, method, fee)) s
+         WHERE h.id = s.id AND h.ended_at IS NULL
+        RETURNING h.id, h.owner, h.kind, h.amount, COALESCE(h.captured, 0) AS captured
+    ), freed AS (
+        UPDATE wallet w SET held = w.held - f.amount
+          FROM (SELECT e.owner, e.kind, sum(e.amount) AS amount FROM ended e GROUP BY e.owner, e.kind ORDER BY e.owner, e.kind) f
+         WHERE w.owner = f.owner AND w.kind = f.kind
+    )
+    SELECT array_agg(COALESCE(e.captured, 0) ORDER BY s.n), bool_or(s.method = 'wallet' AND s.fee > COALESCE(e.captured, 0)),
+           array_agg(e.id ORDER BY s.n) FILTER (WHERE e.kind = 'float' AND e.captured < e.amount),
+           array_agg(e.owner ORDER BY s.n) FILTER (WHERE e.kind = 'float' AND e.captured < e.amount),
+           array_agg(e.captured - e.amount ORDER BY s.n) FILTER (WHERE e.kind = 'float' AND e.captured < e.amount)
+      INTO v_drawn, v_lack, v_sessions, v_attendants, v_amounts
+      FROM unnest(p_sessions, p_methods, p_fees) WITH ORDINALITY s(id, method, fee, n) LEFT JOIN ended e USING (id);
 
-    UPDATE hold h
-       SET state = CASE WHEN s.drawn > 0 THEN 'captured' ELSE 'released' END, captured = NULLIF(s.drawn, 0), ended_at = p_at
-      FROM unnest(p_sessions, v_drawn) s(id, drawn) WHERE h.id = s.id AND h.state = 'pending';
-    UPDATE wallet w SET held = w.held - f.amount
-      FROM (SELECT h.owner, h.kind, sum(h.amount) AS amount FROM unnest(v_holds) h
-             GROUP BY h.owner, h.kind ORDER BY h.owner, h.kind) f
-     WHERE w.owner = f.owner AND w.kind = f.kind;
-    PERFORM move_cash(array_agg(h.id ORDER BY s.n), array_agg(h.owner ORDER BY s.n), array_agg(s.drawn - h.amount ORDER BY s.n),
-                      'hand_back', p_at)
-       FROM unnest(p_sessions, v_drawn) WITH ORDINALITY s(id, drawn, n) JOIN unnest(v_holds) h USING (id)
-      WHERE h.kind = 'float' AND s.drawn < h.amount
-     HAVING count(*) > 0;
+    IF v_lack THEN
+        -- What goes past the holds comes out of what is free now that they are over, the first session first.
+        WITH more AS MATERIALIZED (
+            SELECT s.n, s.id, s.drawn,
+                   GREATEST(LEAST(s.fee - s.drawn, w.balance - w.held - sum(s.drawn) OVER (PARTITION BY s.client)
+                       - (sum(s.fee - s.drawn) OVER (PARTITION BY s.client ORDER BY s.n) - (s.fee - s.drawn))), 0)::bigint AS amount
+              FROM unnest(p_sessions, p_clients, p_methods, p_fees, v_drawn) WITH ORDINALITY s(id, client, method, fee, drawn, n)
+              JOIN wallet w ON w.owner = s.client AND w.kind = 'wallet'
+             WHERE s.method = 'wallet'
+        ), captured AS (
+            UPDATE hold h SET captured = m.drawn + m.amount FROM more m WHERE h.id = m.id AND m.drawn > 0 AND m.amount > 0
+        )
+        SELECT array_agg(d.drawn + COALESCE(m.amount, 0) ORDER BY d.n) INTO v_drawn
+          FROM unnest(v_drawn) WITH ORDINALITY d(drawn, n) LEFT JOIN more m USING (n);
+    END IF;
+    IF v_sessions IS NOT NULL THEN
+        PERFORM move_cash(v_sessions, v_attendants, v_amounts, 'hand_back', p_at);
+    END IF;
     RETURN v_drawn;
 END
 $$;

@@ -9,6 +9,7 @@ CREATE OR REPLACE FUNCTION post_entries(
 ) RETURNS TABLE ("position" bigint, id uuid) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
+#variable_conflict use_column
 BEGIN
     PERFORM open_accounts(p_codes);
     PERFORM FROM wallet w
@@ -16,7 +17,23 @@ BEGIN
               FROM ledger_account a WHERE a.code = ANY (p_codes) AND a.owner IS NOT NULL) o
         ON w.owner = o.owner AND w.kind = o.kind
      ORDER BY w.owner, w.kind FOR NO KEY UPDATE OF w;
-    RETURN QUERY SELECT * FROM book_entries(p_kinds, p_references, p_at, p_reverses, p_of, p_codes, p_amounts);
+    RETURN QUERY
+        WITH wanted AS MATERIALIZED (
+            SELECT t.n, uuid_of(t.at) AS id, t.kind, t.reference, t.at, t.reverses
+              FROM unnest(p_kinds, p_references, p_at, p_reverses) WITH ORDINALITY t(kind, reference, at, reverses, n)
+        ), booked AS MATERIALIZED (
+            INSERT INTO ledger_transaction (id, kind, reference, at, reverses)
+                SELECT w.id, w.kind, w.reference, w.at, w.reverses FROM wanted w ORDER BY w.kind, w.reference
+                ON CONFLICT DO NOTHING
+                RETURNING id
+        ), entered AS (
+            INSERT INTO ledger_entry (transaction_id, account_id, amount)
+                SELECT w.id, a.id, e.amount
+                  FROM booked b JOIN wanted w USING (id)
+                  JOIN unnest(p_of, p_codes, p_amounts) e(n, code, amount) ON e.n = w.n
+                  JOIN ledger_account a ON a.code = e.code
+        )
+        SELECT w.n, w.id FROM booked b JOIN wanted w USING (id);
 END
 $$;
 
@@ -24,48 +41,14 @@ $$;
 CREATE OR REPLACE FUNCTION open_accounts(p_codes text[]) RETURNS void LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
-DECLARE
-    v_known bigint;
 BEGIN
-    SELECT count(*) INTO v_known FROM (SELECT DISTINCT c.code FROM unnest(p_codes) c(code)) c JOIN ledger_account a USING (code);
-    IF v_known < (SELECT count(DISTINCT c.code) FROM unnest(p_codes) c(code)) THEN
+    IF EXISTS (SELECT FROM unnest(p_codes) c(code) WHERE NOT EXISTS (SELECT FROM ledger_account a WHERE a.code = c.code)) THEN
         INSERT INTO ledger_account (code)
             SELECT DISTINCT c.code FROM unnest(p_codes) c(code)
              WHERE NOT EXISTS (SELECT FROM ledger_account a WHERE a.code = c.code)
              ORDER BY c.code
             ON CONFLICT DO NOTHING;
     END IF;
-END
-$$;
-
--- As post_entries, for who has opened the accounts, and locked the wallets that money is taken out of.
-CREATE OR REPLACE FUNCTION book_entries(
-    p_kinds text[], p_references text[], p_at timestamptz[], p_reverses uuid[], p_of bigint[], p_codes text[], p_amounts bigint[]
-) RETURNS TABLE ("position" bigint, id uuid) LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-AS $$
-#variable_conflict use_column
-DECLARE
-    v_positions bigint[];
-    v_ids uuid[];
-BEGIN
-    WITH wanted AS MATERIALIZED (
-        SELECT t.n, uuid_of(t.at) AS id, t.kind, t.reference, t.at, t.reverses
-          FROM unnest(p_kinds, p_references, p_at, p_reverses) WITH ORDINALITY t(kind, reference, at, reverses, n)
-    ), booked AS (
-        INSERT INTO ledger_transaction (id, kind, reference, at, reverses)
-            SELECT w.id, w.kind, w.reference, w.at, w.reverses FROM wanted w ORDER BY w.kind, w.reference
-            ON CONFLICT DO NOTHING
-            RETURNING id
-    )
-    SELECT array_agg(w.n), array_agg(w.id) INTO v_positions, v_ids FROM booked b JOIN wanted w USING (id);
-
-    INSERT INTO ledger_entry (transaction_id, account_id, amount)
-        SELECT t.id, a.id, e.amount
-          FROM unnest(v_positions, v_ids) t(n, id)
-          JOIN unnest(p_of, p_codes, p_amounts) e(n, code, amount) ON e.n = t.n
-          JOIN ledger_account a ON a.code = e.code;
-    RETURN QUERY SELECT * FROM unnest(v_positions, v_ids);
 END
 $$;
 
