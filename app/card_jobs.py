@@ -9,6 +9,7 @@ from uuid import UUID
 
 import psycopg
 
+from app import charges
 from app.cards import GATEWAY, carry_out, follow, push, real_now
 from app.resources import Resources
 from billing import calls, given_back, ledger, payments, refunds
@@ -26,7 +27,7 @@ BATCH = 200
 LONGEST_ROUND = 5.0
 # What became of a refund's call, by its state; what waits, or is parked for a person to see, is not known yet.
 REFUNDED = {"done": True, "refused": False}
-# So long a start counts as paid while its driver is asked something.
+# So long a start counts as paid while its driver is asked something; other payments say themselves how long they wait.
 PENDING = timedelta(seconds=60)
 # A card that was declined is not asked again before.
 NEXT_COLLECTION = timedelta(days=1)
@@ -79,7 +80,7 @@ SELECT {", ".join(f"p.{name}" for name in Payment._fields)}, GREATEST(LEAST(e.am
   LEFT JOIN ledger_transaction t ON t.kind = 'parking' AND t.reference = p.session_id::text
   LEFT JOIN ledger_account a ON a.code = 'receivable/' || p.client
   LEFT JOIN ledger_entry e ON e.transaction_id = t.id AND e.account_id = a.id
- WHERE p.method = 'card' AND p.purpose = 'session' AND p.state IN ('authorized', 'requires_action')
+ WHERE p.method = 'card' AND p.id = p.session_id AND p.state IN ('authorized', 'requires_action')
    AND NOT EXISTS (SELECT FROM active_session s WHERE s.id = p.session_id)
    AND NOT EXISTS (SELECT FROM gateway_call c WHERE c.payment_id = p.id AND c.state IN ('waiting', 'parked'))
  ORDER BY p.created_at LIMIT %s FOR UPDATE OF p SKIP LOCKED"""
@@ -106,15 +107,17 @@ def _plan_end(resources: Resources, connection: psycopg.Connection, payment: Pay
 
 _OVERDUE = """
 SELECT p.id, p.gateway_reference FROM payment p
- WHERE p.method = 'card' AND p.state = 'requires_action' AND p.created_at <= %s
+ WHERE p.method = 'card' AND p.state = 'requires_action' AND p.created_at <= %(now)s - %(pending)s
+   AND COALESCE(p.expires_at <= %(now)s, true)
    AND NOT EXISTS (SELECT FROM gateway_call c WHERE c.payment_id = p.id AND c.state IN ('waiting', 'parked'))
- ORDER BY p.created_at LIMIT %s"""
+ ORDER BY p.created_at LIMIT %(limit)s"""
 
 
 def ask_overdue(resources: Resources, gateway: CardGateway) -> None:
     """Give up payments whose drivers have not answered in time; who has, and we did not hear of it, is noted."""
     connection, now = resources.connections.get(), resources.clock.now()
-    for payment_id, at_gateway in connection.execute(_OVERDUE, (now - PENDING, BATCH)).fetchall():
+    overdue = {"now": now, "pending": PENDING, "limit": BATCH}
+    for payment_id, at_gateway in connection.execute(_OVERDUE, overdue).fetchall():
         try:
             if refresh(resources, gateway, payment_id, at_gateway).state == "requires_action":
                 calls.plan(connection, payment_id, "release", 0, real_now())
@@ -134,23 +137,29 @@ def refresh(resources: Resources, gateway: CardGateway, payment_id: UUID, gatewa
 
 # --- what waited until it was enough ----------------------------------------------------------------------------------
 # What sessions by card have left unpaid, by client; who means to pay another one by VietQR is not charged for it here.
+# That is what they were charged less what cards paid for it without a word of their drivers (their holds, and what was
+# collected), and at most what is still owed for them as far as payments that name no session pay the oldest first.
 # Locked are the wallets, so that two jobs collect nothing twice.
 _WAITING = """
-SELECT w.owner, LEAST(w.owed, d.owed)::bigint, w.balance - w.held, c.customer, c.payment_method
+SELECT w.owner, LEAST(o.owed, d.owed)::bigint, w.balance - w.held, c.customer, c.payment_method
   FROM wallet w LEFT JOIN card c ON c.client = w.owner
  CROSS JOIN LATERAL (
        SELECT (SELECT sum(e.amount) FROM payment p
                  JOIN ledger_transaction t ON t.kind = 'parking' AND t.reference = p.session_id::text
                  JOIN ledger_entry e ON e.transaction_id = t.id
                  JOIN ledger_account a ON a.id = e.account_id AND a.code = 'receivable/' || w.owner
-                WHERE p.client = w.owner AND p.method = 'card' AND p.purpose = 'session')
+                WHERE p.client = w.owner AND p.method = 'card' AND p.id = p.session_id)
               - COALESCE((SELECT sum(p.paid) FROM payment p
-                           WHERE p.client = w.owner AND p.method = 'card' AND p.purpose <> 'topup'), 0)
+                           WHERE p.client = w.owner AND p.method = 'card' AND p.purpose <> 'topup'
+                             AND p.expires_at IS NULL), 0)
               + COALESCE((SELECT sum(e.amount) FROM ledger_account a
                             JOIN ledger_entry e ON e.account_id = a.id
                             JOIN ledger_transaction t ON t.id = e.transaction_id AND t.kind = 'small_fee'
                            WHERE a.code = 'receivable/' || w.owner), 0)) d(owed)
- WHERE w.kind = 'wallet' AND w.owed > 0 AND d.owed > 0
+ CROSS JOIN LATERAL (
+       SELECT sum(d.amount) FROM debts_of(w.owner, w.owed) d
+         JOIN payment p ON p.id = d.session_id AND p.method = 'card') o(owed)
+ WHERE w.kind = 'wallet' AND w.owed > 0 AND d.owed > 0 AND o.owed > 0
    AND NOT EXISTS (SELECT FROM payment p WHERE p.client = w.owner AND p.method = 'card' AND p.state = ANY (%(open)s))
    AND NOT EXISTS (SELECT FROM payment p WHERE p.client = w.owner AND p.purpose = 'arrears' AND p.method = 'card'
                       AND p.state = 'failed' AND p.settled_at > GREATEST(%(since)s, c.kept_at))
@@ -180,6 +189,8 @@ class Waiting(NamedTuple):
 
 
 def _collect(resources: Resources, connection: psycopg.Connection, now: datetime, one: Waiting) -> bool:
+    if charges.is_under_way(connection, one.client):  # begun between this round's snapshot and its locks
+        return False
     new = payments.new_id(now)
     if one.owed >= resources.settings.stripe_minimum and one.customer is not None:
         payments.create(connection, [New(new, one.client, "arrears", None, "card", one.owed, str(new), now)])

@@ -29,7 +29,7 @@ TOO_SMALL = "amount_too_small"
 
 
 class Shown(NamedTuple):
-    """A session's payment as its driver sees it, with what he must still do."""
+    """A payment by card as its driver sees it, with what he must still do."""
 
     payment: Payment
     action: Action | None
@@ -121,9 +121,12 @@ def authorize(resources: Resources, session_id: UUID, method: str, *, is_new: bo
         raise PaymentDeclined(f"the card was declined: {payment.failure}", payment.failure or "declined")
 
 
-def shown(resources: Resources, session_id: UUID) -> Shown:
-    """A session's payment by card, with what its driver's phone needs to go on. Raises UnknownPayment."""
-    payment = payments.find(resources.connections.get(), session_id)
+def shown(resources: Resources, payment_id: UUID) -> Shown:
+    """A payment by card, with what its driver's phone needs to go on. What is held for a session has the session's id.
+
+    Raises UnknownPayment.
+    """
+    payment = payments.find(resources.connections.get(), payment_id)
     gateway = resources.card_gateway
     if payment.state != "requires_action" or gateway is None or payment.gateway_reference is None:
         return Shown(payment, None)
@@ -170,7 +173,7 @@ def _note(connection: psycopg.Connection, payment: Payment, call: Call, outcome:
 def follow(connection: psycopg.Connection, payment: Payment, movement: Movement, now: datetime) -> list[Count]:
     """Bring a locked payment to where its gateway has it, in the caller's transaction.
 
-    A session that was never paid for is taken back; the counts that changed by it.
+    A session whose hold was never granted is taken back; the counts that changed by it.
     """
     at_gateway = movement.gateway_reference or None
     if movement.state == "paid":
@@ -178,9 +181,9 @@ def follow(connection: psycopg.Connection, payment: Payment, movement: Movement,
         return []
     state = "unknown" if movement.state == "pending" else movement.state
     moved = payments.move(connection, payment, state, now, gateway_reference=at_gateway, failure=movement.decline)
-    if not moved or state in payments.OPEN or payment.state == "authorized" or payment.session_id is None:
+    if not moved or state in payments.OPEN or payment.state == "authorized" or payment.id != payment.session_id:
         return []
-    return sessions.void(connection, [payment.session_id], now)
+    return sessions.void(connection, [payment.id], now)
 
 
 def push(resources: Resources, counts: Sequence[Count]) -> None:

@@ -20,7 +20,7 @@ from app.background import Background
 from app.config import Settings
 from app.errors import Unavailable
 from app.resources import Resources, make_resources
-from billing import ledger, transfers
+from billing import city_share, ledger, transfers
 from zones import occupancy, partitions, sessions
 from zones.occupancy import CopiesAway
 
@@ -80,6 +80,11 @@ def expire_payments(resources: Resources) -> int:
     return transfers.expire(resources.connections.get(), resources.clock.now(), CLOSE_BATCH)
 
 
+def share_with_city(resources: Resources) -> int:
+    """Book the city's share of the days that are over; their number."""
+    return city_share.book(resources.connections.get(), resources.clock.now())
+
+
 def forget_keys(resources: Resources) -> int:
     """Delete idempotency keys that are no longer remembered."""
     return idempotency.forget(resources.connections.get(), resources.clock.now())
@@ -103,6 +108,7 @@ JOBS = {
     "forget_keys": Job(forget_keys, every=600),
     "sweep_receipts": Job(receipts.sweep, every=3600),
     "reconcile_money": Job(Background(money.nightly), every=600),
+    "share_with_city": Job(Background(share_with_city), every=600),
     "archive": Job(archiving.begin, every=3600),
 }
 

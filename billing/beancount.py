@@ -20,6 +20,7 @@ ROOTS = {
     "float": "Liabilities:Float",
     "vat": "Liabilities:Vat",
     "city_share": "Liabilities:CityShare",
+    "city_share_cost": "Expenses:CityShare",
     "receivable": "Assets:Receivable",
     "clearing": "Assets:Clearing",
     "bank": "Assets:Bank",

@@ -181,7 +181,8 @@ def make(gateway: CardGateway, call: Call, subject: Subject, real: datetime) -> 
     except PaymentDeclined as error:
         return Outcome("refused", None, None, error.code, error.gateway_reference, str(error))
     except (AmountTooSmall, AmountTooLarge) as error:
-        return Outcome("refused", code=type(error).__name__, error=str(error))
+        code = "amount_too_small" if isinstance(error, AmountTooSmall) else "amount_too_large"
+        return Outcome("refused", code=code, error=str(error))
     except (PaymentRefused, UnknownPayment) as error:
         code = getattr(error, "code", "unknown")
         # Somebody gave all of it back on the gateway's own page: what we ask for is done.

@@ -20,7 +20,7 @@ SETTINGS = ("SET LOCAL work_mem = '256MB'", "SET LOCAL jit = off", "SET LOCAL st
 NO_SESSIONS: str = "SELECT NULL::uuid AS id, 0::bigint AS fee, NULL::timestamptz AS ended_at WHERE false"
 WELL_FORMED = (
     r"^((wallet|receivable|float)/.+|(clearing|fee)/[^/]+|revenue/[^/]+/[^/]+"
-    r"|vat|city_share|refund|bank|cash_difference|funding)$"
+    r"|city_share_cost/[^/]+|vat|city_share|refund|bank|cash_difference|funding)$"
 )
 
 
@@ -109,6 +109,12 @@ PASSES: dict[str, tuple[Invariant, ...]] = {
         Invariant("numbers", "the numbers of a series of receipts or e-invoices have no gap",
                   "issued <> highest OR issued <> last",
                   shown="issued || ' issued, the last number is ' || last"),
+    ),
+    "city_share": (
+        Invariant("city_share", "the city has its share of what a district earned by each day, and no day is left out",
+                  "revenue IS DISTINCT FROM earned OR share IS DISTINCT FROM due OR skipped <> 0 "
+                  "OR cost IS DISTINCT FROM share OR debt IS DISTINCT FROM share",
+                  shown="concat('booked ', cost, ', due ', due, ', of ', earned, ' earned and ', revenue, ' counted')"),
     ),
 }  # fmt: skip
 

@@ -53,6 +53,10 @@ class AmountTooLarge(BillingError):
     """More than the gateway takes at a time."""
 
 
+class PaymentUnderWay(BillingError):
+    """A payment by card of what is owed has no outcome yet: another one would be made twice."""
+
+
 class InsufficientFunds(BillingError):
     """The wallet does not cover what the start would put aside."""
 

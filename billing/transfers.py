@@ -83,7 +83,7 @@ ON CONFLICT (reference) DO NOTHING RETURNING {COLUMNS}"""
 
 def create(connection: psycopg.Connection, wanted: Wanted, now: datetime) -> Payment:
     """A payment that waits for its money, in the caller's transaction. Raises NothingOwed."""
-    values = wanted._asdict() | {"amount": _amount(connection, wanted), "now": now}
+    values = wanted._asdict() | {"amount": amount_of(connection, wanted), "now": now}
     values |= {"expires_at": now + LIFETIMES[wanted.method]}
     while True:  # two references are the same once in 10¹⁵
         made = connection.cursor(row_factory=class_row(Payment)).execute(
@@ -93,7 +93,8 @@ def create(connection: psycopg.Connection, wanted: Wanted, now: datetime) -> Pay
             return payment
 
 
-def _amount(connection: psycopg.Connection, wanted: Wanted) -> int:
+def amount_of(connection: psycopg.Connection, wanted: Wanted) -> int:
+    """What is to be paid, in VND. Raises NothingOwed."""
     if wanted.purpose == "topup":
         if wanted.amount is None:
             raise ValueError("a top-up has an amount")

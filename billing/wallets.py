@@ -82,38 +82,12 @@ def lines(connection: psycopg.Connection, owner: str, before: UUID | None, limit
         return cursor.execute(_LINES, {"code": WALLET + owner, "before": before, "limit": limit}).fetchall()
 
 
-# What was paid for one session is taken off that one; all else that was paid goes to the oldest first. What is left is
-# exactly what the wallet's row says is owed.
-_DEBTS = f"""
-WITH booked AS (
-    SELECT split_part(COALESCE(o.reference, t.reference), '/', 1) AS name, t.id, t.at, t.kind, e.amount
-      FROM ledger_account a
-      JOIN ledger_entry e ON e.account_id = a.id
-      JOIN ledger_transaction t ON t.id = e.transaction_id
-      LEFT JOIN ledger_transaction o ON o.id = t.reverses
-     WHERE a.code = %(code)s AND COALESCE(o.kind, t.kind) IN ('parking', 'refund', 'void')
-), paid AS (
-    SELECT session_id::text AS name, sum(paid) AS amount FROM payment
-     WHERE client = %(owner)s AND purpose = 'session' AND state = 'paid' GROUP BY session_id
-), of_session AS (
-    SELECT b.name, min(b.at) FILTER (WHERE b.kind = 'parking') AS since, min(b.id::text) AS first,
-           GREATEST(sum(b.amount) - COALESCE(max(p.amount), 0), 0) AS amount
-      FROM booked b LEFT JOIN paid p USING (name) GROUP BY b.name
-), summed AS (
-    SELECT s.*, sum(s.amount) OVER (ORDER BY s.first) AS upto, sum(s.amount) OVER () AS whole FROM of_session s
-)
-SELECT CASE WHEN name ~ {_UUID} THEN name::uuid END AS session_id,
-       LEAST(amount, GREATEST(upto - whole + %(owed)s, 0))::bigint AS amount, since
-  FROM summed WHERE LEAST(amount, GREATEST(upto - whole + %(owed)s, 0)) > 0 ORDER BY first
-"""
-
-
 def debts(connection: psycopg.Connection, owner: str, owed: int) -> list[Debt]:
     """For what a driver owes `owed` VND in all, oldest first. Its sum is `owed`."""
     if owed <= 0:
         return []
     with connection.cursor(row_factory=class_row(Debt)) as cursor:
-        found = cursor.execute(_DEBTS, {"code": RECEIVABLE + owner, "owner": owner, "owed": owed}).fetchall()
+        found = cursor.execute("SELECT session_id, amount, since FROM debts_of(%s, %s)", (owner, owed)).fetchall()
     rest = owed - sum(debt.amount for debt in found)
     return [*found, *([Debt(None, rest, None)] if rest else [])]
 

@@ -17,9 +17,10 @@ BEGIN
          ORDER BY c.relname
     LOOP
         v_rights := CASE
-            WHEN v_table.relname IN ('alembic_version', 'archived_month', 'district', 'rate_line', 'rate_plan', 'revision', 'vat_rate',
-                                     'ward', 'zone') OR v_table.relname ~ '^parking_session_' THEN 'SELECT'
-            WHEN v_table.relname LIKE 'ledger\_%' OR v_table.relname IN ('audit_log', 'cash_movement', 'parking_session', 'receipt')
+            WHEN v_table.relname IN ('alembic_version', 'archived_month', 'city_share_rate', 'district', 'rate_line', 'rate_plan', 'revision',
+                                     'vat_rate', 'ward', 'zone') OR v_table.relname ~ '^parking_session_' THEN 'SELECT'
+            WHEN v_table.relname LIKE 'ledger\_%'
+                OR v_table.relname IN ('audit_log', 'cash_movement', 'city_share_day', 'parking_session', 'receipt')
                 THEN 'SELECT, INSERT'
             ELSE 'SELECT, INSERT, UPDATE, DELETE' END;
         -- Only what differs: a change of rights lets every session of the service plan anew.

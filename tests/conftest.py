@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = {"empty": "iparking_test_empty", "city": "iparking_test_city"}
 HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 TEMPLATE_LOCK = 7_264_002
-LEDGER = "ledger_entry, ledger_transaction, ledger_account, wallet, hold"
+LEDGER = "city_share_day, ledger_entry, ledger_transaction, ledger_account, wallet, hold"
 RECEIPTS = "receipt, einvoice, number_series, receipt_progress"
 GATEWAYS = "webhook_event, gateway_call, gateway_refund, card, credit, reconciliation, reconciliation_difference"
 DECISIONS = "withdrawal, refund, shift, cash_movement, audit_log"
@@ -161,7 +161,7 @@ def engine(empty_database: str) -> Iterator[Engine]:
         tables = connection.exec_driver_sql(
             "SELECT quote_ident(relname) FROM pg_class WHERE relkind IN ('r', 'p') "
             "AND NOT relispartition AND relnamespace = 'public'::regnamespace "
-            "AND relname NOT IN ('alembic_version', 'spatial_ref_sys', 'revision', 'vat_rate')"
+            "AND relname NOT IN ('alembic_version', 'spatial_ref_sys', 'revision', 'vat_rate', 'city_share_rate')"
         ).scalars()
         connection.exec_driver_sql("SET LOCAL session_replication_role = replica")  # the ledger refuses it otherwise
         connection.connection.driver_connection.execute(emptying(tables))

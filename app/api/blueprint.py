@@ -46,20 +46,31 @@ def idempotency_key() -> str | None:
 
 def answer_once(body: Any, do: Callable[[psycopg.Connection], Any], status: int = 200) -> Response:
     """The answer to a POST that no row of its own protects: done once for one key, in one transaction."""
+    return answer(once(body, do), status)
+
+
+def once(body: Any, do: Callable[[psycopg.Connection], Any]) -> bytes:
+    """What a POST does, done once for one key in one transaction: its outcome as JSON, the first one's if repeated."""
     held = resources()
     connection = held.connections.get()
     call = idempotency.Request(g.identity.subject, request.path, idempotency_key(), body)
-    return answer(idempotency.once(connection, call, held.clock.now(), lambda: do(connection)), status)
+    return idempotency.once(connection, call, held.clock.now(), lambda: do(connection))
 
 
 def answer_together(body: Any, do: Callable[[psycopg.Connection], Any], status: int = 200) -> Response:
     """As answer_once, for what takes several statements: they are one transaction also where there is no key."""
 
-    def together(connection: psycopg.Connection) -> Any:
+    return answer_once(body, together(do), status)
+
+
+def together(do: Callable[[psycopg.Connection], Any]) -> Callable[[psycopg.Connection], Any]:
+    """Several statements as one transaction, also where no key makes one."""
+
+    def done(connection: psycopg.Connection) -> Any:
         with connection.transaction():
             return do(connection)
 
-    return answer_once(body, together, status)
+    return done
 
 
 def next_link(cursor: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from app.cards import Shown
 from app.errors import BadBody, MalformedBody
 from app.resources import resources
 from billing.errors import GatewayUnavailable, NoCard, PaymentDeclined, PaymentRefused
+from billing.gateways import Action
 
 cards = Blueprint("cards", __name__, url_prefix="/v1/cards", description="The card of the driver who asks")
 STATES = ("created", "unknown", "requires_action", "authorized", "paid", "failed", "expired", "void")
@@ -52,8 +53,13 @@ def payment_json(shown: Shown) -> dict[str, Any]:
         "amount": money(payment.amount),
         "paid": money(payment.paid or 0),
         "failure": payment.failure,
-        "action": action and {"kind": action.kind, "content": action.content, "expires_at": local(action.expires_at)},
+        "action": action_json(action),
     }
+
+
+def action_json(action: Action | None) -> dict[str, Any] | None:
+    """What the driver must still do, as ActionSchema documents it."""
+    return action and {"kind": action.kind, "content": action.content, "expires_at": local(action.expires_at)}
 
 
 @cards.route("", methods=["POST"])

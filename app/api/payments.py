@@ -1,18 +1,34 @@
-"""Payments: top up the wallet, or pay what is owed, at a bank (VietQR) or at VNPay."""
+"""Payments: top up the wallet, or pay what is owed, at a bank (VietQR), at VNPay or by card."""
 
 from typing import Any
 from uuid import UUID
 
+import orjson
+import psycopg
 from flask import Response, g, request
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from app.api.blueprint import Blueprint, answer, answer_once, next_link
+from app import cards, charges
+from app.api.blueprint import Blueprint, answer, answer_once, next_link, once, together
+from app.api.cards import ActionSchema, action_json
 from app.api.fields import Instant, MoneySchema, local, money
 from app.errors import BadBody, BadParameter, MalformedBody
 from app.resources import resources
 from billing import transfers
-from billing.errors import MethodUnavailable, NothingOwed, PaymentOver, UnknownPayment
-from billing.gateways import METHODS
+from billing.calls import Call
+from billing.errors import (
+    AmountTooLarge,
+    AmountTooSmall,
+    MethodUnavailable,
+    NoCard,
+    NothingOwed,
+    PaymentDeclined,
+    PaymentOver,
+    PaymentRefused,
+    PaymentUnderWay,
+    UnknownPayment,
+)
+from billing.gateways import METHODS, Action
 from billing.payments import Payment
 from billing.rails import Payer
 from billing.transfers import PURPOSES, Wanted
@@ -25,15 +41,20 @@ payments = Blueprint(
 )
 PAGE = 50
 LEAST_TOPUP, MOST_TOPUP = 10_000, 20_000_000
+PAYABLE = (*transfers.METHODS, charges.METHOD)
+BY_CARD = (NoCard, PaymentDeclined, PaymentRefused, AmountTooSmall, AmountTooLarge)
 STATES = ("created", "requires_action", "authorized", "unknown", "paid", "failed", "expired", "void")
 ID_PARAMETER = {"name": "payment_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
 
 
 class PaymentQuery(Schema):
-    """`amount` is needed for a top-up; for arrears it is at most what is owed, which is the default."""
+    """`amount` is needed for a top-up; for arrears it is at most what is owed, which is the default.
+
+    `card` charges the card that is kept, now; a card is charged IPARKING_STRIPE_MINIMUM (13,000 VND) at least.
+    """
 
     purpose = fields.String(required=True, validate=validate.OneOf(PURPOSES))
-    method = fields.String(required=True, validate=validate.OneOf(transfers.METHODS))
+    method = fields.String(required=True, validate=validate.OneOf(PAYABLE))
     session = fields.UUID(allow_none=True, load_default=None)
     amount = fields.Integer(
         strict=True,
@@ -66,7 +87,9 @@ class ListSchema(Schema):
 class PaymentSchema(Schema):
     """`paid` is what came: less than `amount`, and the rest stays owed; more, and it is in the wallet.
 
-    A payment that waits has `qr` (what a VietQR image says; the paths of the image) or `redirect_url` (VNPay's page).
+    A payment that waits has `qr` (what a VietQR image says; the paths of the image), `redirect_url` (VNPay's page), or
+    `action` (by card, where the bank asks its driver something). By card, `unknown` and `created` mean that no answer
+    came yet: it is asked for until there is one, and the card is charged once.
     """
 
     id = fields.UUID(required=True)
@@ -85,6 +108,7 @@ class PaymentSchema(Schema):
     qr_svg = fields.String(required=True, allow_none=True)
     qr_png = fields.String(required=True, allow_none=True)
     redirect_url = fields.String(required=True, allow_none=True)
+    action = fields.Nested(ActionSchema, required=True, allow_none=True)
 
 
 class PaymentPageSchema(Schema):
@@ -101,8 +125,8 @@ def read_id(text: str) -> UUID:
         raise BadParameter([{"field": "payment_id", "rule": "must be a UUID"}]) from None
 
 
-def payment_json(payment: Payment, locale: str = "vn") -> dict[str, Any]:
-    """A payment as PaymentSchema documents it, with where it is to be paid."""
+def payment_json(payment: Payment, locale: str = "vn", action: Action | None = None) -> dict[str, Any]:
+    """A payment as PaymentSchema documents it, with where it is to be paid, or what its driver must still do."""
     rails, now = resources().settings.rails, resources().clock.now()
     qr = rails.qr(payment, now)
     return {
@@ -122,17 +146,37 @@ def payment_json(payment: Payment, locale: str = "vn") -> dict[str, Any]:
         "qr_svg": qr and f"/v1/payments/{payment.id}/qr.svg",
         "qr_png": qr and f"/v1/payments/{payment.id}/qr.png",
         "redirect_url": rails.redirect_url(payment, Payer(request.remote_addr, locale), now),
+        "action": action_json(action),
     }
 
 
 def open_payment(body: dict[str, Any], wanted: Wanted) -> Response:
-    """The answer to a POST that asks where to pay. Raises MethodUnavailable, NothingOwed."""
+    """The answer to a POST that asks where to pay, or to be charged. Raises MethodUnavailable, NothingOwed; by card
+    also BadBody, PaymentUnderWay and BY_CARD."""
+    if wanted.method == charges.METHOD:
+        return _charge(body, wanted)
     held = resources()
     held.settings.rails.check(wanted.method)
     now = held.clock.now()
     return answer_once(
         body, lambda connection: payment_json(transfers.create(connection, wanted, now), body["locale"]), 201
     )
+
+
+def _charge(body: dict[str, Any], wanted: Wanted) -> Response:
+    """The key is the payment's: repeated, it charges nothing, and says how that payment stands."""
+    held, new = resources(), list[Call]()
+    least = held.settings.stripe_minimum
+    if wanted.amount is not None and wanted.amount < least:
+        raise BadBody([{"field": "amount", "rule": f"by card {least} VND at least"}])
+
+    def ask(connection: psycopg.Connection) -> str:
+        new.append(charges.ask(held, connection, wanted))
+        return str(new[0].payment_id)
+
+    payment_id = UUID(orjson.loads(once(body, together(ask))))
+    shown = charges.settle(held, payment_id, new[0] if new else None)
+    return answer(payment_json(shown.payment, action=shown.action), 201)
 
 
 def _find(payment_id: str) -> Payment:
@@ -144,9 +188,9 @@ def _find(payment_id: str) -> Payment:
 @payments.repeatable
 @payments.arguments(PaymentQuery)
 @payments.response(201, PaymentSchema)
-@payments.refusals(MalformedBody, BadBody, NothingOwed, MethodUnavailable)
+@payments.refusals(MalformedBody, BadBody, NothingOwed, MethodUnavailable, PaymentUnderWay, *BY_CARD)
 def create(body: dict[str, Any]) -> Response:
-    """Ask where to pay. The money is booked when it comes."""
+    """Ask where to pay, or have the card charged. The money is booked when it comes, once."""
     wanted = Wanted(g.identity.subject, body["purpose"], body["method"], body["amount"], body["session"])
     return open_payment(body, wanted)
 
@@ -170,7 +214,11 @@ def history(wanted: dict[str, Any]) -> Response:
 @payments.refusals(BadParameter, UnknownPayment)
 def find(payment_id: str) -> Response:
     """One payment as it is now."""
-    return answer(payment_json(_find(payment_id)))
+    payment = _find(payment_id)
+    if payment.method != charges.METHOD:
+        return answer(payment_json(payment))
+    shown = cards.shown(resources(), payment.id)
+    return answer(payment_json(shown.payment, action=shown.action))
 
 
 def _image(payment_id: str, kind: str, mimetype: str) -> Response:

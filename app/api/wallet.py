@@ -8,10 +8,10 @@ from marshmallow import Schema, fields, validate
 
 from app.api.blueprint import Blueprint, answer, answer_together, next_link
 from app.api.fields import Instant, MoneySchema, local, money
-from app.api.payments import LEAST_TOPUP, MOST_TOPUP, PaymentSchema, open_payment
+from app.api.payments import BY_CARD, LEAST_TOPUP, MOST_TOPUP, PAYABLE, PaymentSchema, open_payment
 from app.errors import BadBody, BadParameter, MalformedBody
 from app.resources import resources
-from billing import ledger, transfers, wallets
+from billing import ledger, wallets
 from billing.errors import InsufficientFunds, MethodUnavailable, NothingOwed
 from billing.transfers import Wanted
 from billing.wallets import Debt, Line
@@ -48,7 +48,7 @@ class TopUpSchema(Schema):
     amount = fields.Integer(
         required=True, strict=True, validate=validate.Range(LEAST_TOPUP, MOST_TOPUP), metadata={"example": 50000}
     )
-    method = fields.String(required=True, validate=validate.OneOf(transfers.METHODS))
+    method = fields.String(required=True, validate=validate.OneOf(PAYABLE))
     locale = fields.String(load_default="vn", validate=validate.OneOf(("vn", "en")))
 
 
@@ -144,9 +144,10 @@ def find_entries(wanted: dict[str, Any]) -> Response:
 @wallet.repeatable
 @wallet.arguments(TopUpSchema)
 @wallet.response(201, PaymentSchema)
-@wallet.refusals(MalformedBody, BadBody, MethodUnavailable)
+@wallet.refusals(MalformedBody, BadBody, MethodUnavailable, *BY_CARD)
 def top_up(body: dict[str, Any]) -> Response:
-    """Ask where to pay for a top-up: a payment as `POST /v1/payments` makes it. The money is booked when it comes."""
+    """Ask where to pay for a top-up, or have the card charged: a payment as `POST /v1/payments` makes it. The money is
+    booked when it comes."""
     return open_payment(body, Wanted(g.identity.subject, "topup", body["method"], body["amount"]))
 
 

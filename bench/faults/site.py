@@ -30,7 +30,7 @@ PATIENCE = 60.0
 # What the city is made of stays between trials; whatever else there is was left by traffic.
 KEPT = (
     "alembic_version", "spatial_ref_sys", "revision", "archived_month", "district", "ward", "zone", "zone_occupancy",
-    "rate_plan", "rate_line", "vat_rate",
+    "rate_plan", "rate_line", "vat_rate", "city_share_rate",
 )  # fmt: skip
 _LEFT_BY_TRAFFIC = """
 SELECT string_agg(quote_ident(relname), ', ') FROM pg_class

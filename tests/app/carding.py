@@ -14,7 +14,7 @@ from billing import ledger, payments
 from billing.gateways.bank import Account
 from billing.rails import Rails
 from billing.webhooks import Times
-from tests.conftest import Client
+from tests.conftest import FUNDS, Client, SteppedClock
 from tests.fake_stripe import StripeServer
 
 INTENTS = "/v1/payment_intents"
@@ -23,6 +23,7 @@ SECRET = "whsec_test"
 BODY = {"zone": "HK-001", "plate": "30A-123.45", "vehicle_class": "car", "payment_method": "card"}
 BIKE = {"zone": "HK-001", "plate": "29-AB 123.45", "vehicle_class": "motorbike", "payment_method": "card"}
 STRIPE_MINIMUM = 13_000
+TOPUP = {"amount": 50_000, "method": "card"}
 
 
 class Real:
@@ -119,3 +120,37 @@ def payment(db: Connection, session: dict) -> payments.Payment:
 def agrees(db: Connection, stripe_server: StripeServer) -> bool:
     """Whether the ledger knows all that Stripe took, and nothing else."""
     return ledger.balance(db, "clearing/stripe") == taken(stripe_server)
+
+
+def top_up(client: Client, body: dict = TOPUP, **more: Any) -> Any:
+    return client.post("/v1/wallet/topups", json=body, role="driver", **more)
+
+
+def pay(client: Client, purpose: str, key: str | None = None, **more: Any) -> Any:
+    return client.post("/v1/payments", json={"purpose": purpose, "method": "card", **more}, role="driver", key=key)
+
+
+def look(client: Client, made: dict) -> dict:
+    found: dict = client.get(f"/v1/payments/{made['id']}", role="driver").json
+    return found
+
+
+def balance(db: Connection) -> int:
+    """What is in the wallet beside what every driver of a test is given, in VND."""
+    return ledger.wallet(db, "driver").balance - FUNDS
+
+
+def owe(
+    client: Client, clock: SteppedClock, method: str = "vietqr", plate: str = "30A-123.45", minutes: int = 61
+) -> dict:
+    """A session that is over, and whose fee of 60,000 VND nobody has paid."""
+    session = start(client, BODY | {"payment_method": method, "plate": plate}).json
+    clock.advance(minutes=minutes)
+    ended: dict = stop(client, session).json
+    return ended
+
+
+def booked(db: Connection, kind: str = "payment") -> int:
+    row = db.execute("SELECT count(*) FROM ledger_transaction WHERE kind = %s", (kind,)).fetchone()
+    assert row is not None
+    return int(row[0])

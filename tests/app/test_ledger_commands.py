@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from app import archiving
 from app.commands.ledger import ledger as command
-from billing import beancount, ledger
+from billing import beancount, city_share, ledger
 from billing.check import PASSES
 from tests.billing.money import NOW, book, hold, name, top_up
 from tests.conftest import Client, SteppedClock, emptying
@@ -62,6 +62,7 @@ def busy(client: Client, clock: SteppedClock, connection: psycopg.Connection) ->
     ledger.expire_holds(connection, NOW + timedelta(hours=2), 10)
     ledger.reverse(connection, book(connection, {"refund": 7, f"wallet/{ODD}": -7}), name("r"), NOW + timedelta(days=1))
     book(connection, {f"float/{ODD}": -900, "bank": 900})
+    assert city_share.book(connection, NOW + timedelta(days=1)) == 1
     return client
 
 
@@ -95,11 +96,11 @@ DAMAGE = {
                   {"balanced", "parking_fees", "vat"}),
     "between revenue and VAT": (
         f"UPDATE ledger_entry SET amount = amount + CASE WHEN {ACCOUNT.format('vat')} THEN 1 ELSE -1 END "
-        f"WHERE {PARKING} AND amount < 0", {"vat"}),
+        f"WHERE {PARKING} AND amount < 0", {"vat", "city_share"}),
     "a fee": ("UPDATE parking_session SET fee = fee + 1 WHERE payment_method = 'cash'", {"parking_fees"}),
     "a lost charge": (f"WITH t AS (DELETE FROM ledger_entry WHERE {PARKING} AND amount < 0 RETURNING *) "
                       "UPDATE ledger_transaction SET reference = 'x' WHERE id IN (SELECT transaction_id FROM t)",
-                      {"balanced", "sessions_charged", "vat"}),
+                      {"balanced", "sessions_charged", "vat", "city_share"}),
     "a transaction without entries": ("INSERT INTO ledger_transaction VALUES (gen_random_uuid(), 'x', 'x', now())",
                                       {"balanced"}),
     "a wallet's balance": ("UPDATE wallet SET balance = balance + 1 WHERE owner = 'driver-1'", {"wallet_balances"}),
@@ -108,7 +109,12 @@ DAMAGE = {
     "what is held": ("UPDATE wallet SET held = held - 1 WHERE held > 0", {"wallet_holds"}),
     "a lost hold": ("DELETE FROM hold WHERE state = 'pending'", {"wallet_holds"}),
     "an account": ("UPDATE ledger_account SET code = 'revenue/002' WHERE code = 'revenue/002/iparking'",
-                   {"account_codes"}),
+                   {"account_codes", "city_share"}),
+    "the city's share of a day": ("UPDATE city_share_day SET share = share - 1", {"city_share"}),
+    "revenue that was shared": ("UPDATE city_share_day SET revenue = revenue + 1", {"city_share"}),
+    "a lost day of the city's": ("DELETE FROM city_share_day", {"city_share"}),
+    "a booking of the city's share": ("UPDATE ledger_transaction SET reference = 'x' WHERE kind = 'city_share'",
+                                      {"city_share"}),
     "a reversal": (f"UPDATE ledger_entry SET amount = amount * 2 WHERE {ENTRY_OF.format('reversal')}",
                    {"reversals", "wallet_balances"}),
 }  # fmt: skip
