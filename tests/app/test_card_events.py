@@ -4,12 +4,14 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from app import card_jobs, webhooks
+from app import card_jobs, reconcile, webhooks
 from app.resources import Resources
 from billing import ledger
+from billing.reconcile.days import HANOI
 from tests.app.carding import (
     BIKE,
     BODY,
@@ -201,3 +203,32 @@ def test_starts_at_once_by_card_each_hold_their_own(client, carded, db, stripe_s
     assert [one.status_code for one in answers] == [201] * 6
     assert len(stripe_server.books.of("payment_intent")) == 6
     assert all(payment(db, json.loads(one.data)).state == "authorized" for one in answers)
+
+
+def test_webhooks_that_come_twice_book_once_and_leave_nothing_to_reconcile(
+    client, carded, db, clock, real, stripe_server, monkeypatch
+):
+    """The answer to the capture was lost: only the webhook tells of it, twice, and twice again when all is booked."""
+    stripe_server.books.now = lambda: clock.now().timestamp()
+    monkeypatch.setattr(reconcile, "real_now", lambda: clock.now() + timedelta(days=2))
+    day = clock.now().astimezone(HANOI).date()
+    keep(client)
+    session = start(client).json
+    clock.advance(minutes=61)
+    fee = stop(client, session).json["fee"]["amount"]
+    stripe_server.fail("POST", CAPTURE, "reset_after")
+    card_jobs.look(carded)
+    card_jobs.settle(carded)
+    assert taken(stripe_server) == fee == owed(db)
+    waiting = list(stripe_server.hooks.waiting)
+    assert all(stripe_server.hooks.deliver(one, times=2) == [200, 200] for one in waiting)
+    assert db.execute("SELECT FROM webhook_event").rowcount == len(waiting) > 0
+    webhooks.handle(carded)
+    assert owed(db) == 0
+    for one in stripe_server.hooks.events:
+        assert stripe_server.hooks.deliver(one, times=2) == [200, 200]
+    webhooks.handle(carded)
+    work(carded, real)
+    assert (owed(db), taken(stripe_server), ledger.wallet(db, "driver").balance) == (0, fee, FUNDS)
+    found = reconcile.run(carded, day).as_dict()
+    assert [found[name] for name in ("payments", "differences", "unexplained")] == [1, 0, 0]
