@@ -7,7 +7,8 @@ waits for company: a lone call is run at once, as a group of one.
 What each member may rely on:
 
 - its answer comes after the commit that holds its call;
-- a refusal is its own: `run` gives an answer or an exception for each call;
+- a refusal is its own: `run` gives an answer or an exception for each call, or None where nothing was done for it, and
+  then it is run alone;
 - where the group as a whole fails (another's lock is not given, a deadlock, a broken constraint), nothing of it was
   done, and every member runs its call alone, on its own thread's connection;
 - where the connection is lost, nobody knows whether the group was committed: all its members are told so, and so are
@@ -23,8 +24,8 @@ import psycopg
 
 Call = TypeVar("Call")
 Answer = TypeVar("Answer")
-# Calls, and for each of them what it is answered or refused with.
-Run = Callable[[psycopg.Connection, Sequence[Call]], Sequence[Answer | Exception]]
+# Calls, and for each what it is answered or refused with; None: not by this run. What is run alone has an answer.
+Run = Callable[[psycopg.Connection, Sequence[Call]], Sequence[Answer | Exception | None]]
 Connect = Callable[[], psycopg.Connection]
 
 
@@ -120,9 +121,10 @@ class Group(Generic[Call, Answer]):
             return waiting
 
 
-def _give(answer: Answer | BaseException) -> Answer:
+def _give(answer: Answer | BaseException | None) -> Answer:
     if isinstance(answer, psycopg.Error):  # one error of many threads: each raises its own
         raise psycopg.OperationalError(str(answer)) from answer
     if isinstance(answer, BaseException):
         raise answer
+    assert answer is not None, "a call that is run alone has an answer"
     return answer

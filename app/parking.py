@@ -7,16 +7,15 @@ A start and a stop are one SQL statement each, which is one transaction; those t
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
-import orjson
 import psycopg
 
-from app import cards, paying, permits
+from app import cards, paying, permits, starts
 from app.resources import Resources, Run
 from billing import ledger, rates, vat
-from billing.errors import BillingError, InsufficientFloat, InsufficientFunds, NoOpenShift, NotFree, OwesTooMuch
+from billing.errors import BillingError, NotFree
 from billing.rates import Bill, Rate
 from zones import enforcement, errors, plates, sessions
 from zones.enforcement import Check, Look, Sighting
@@ -31,8 +30,6 @@ Answer = TypeVar("Answer")
 ATTEMPTS = 3
 # What pays a stay without a rail to somebody else's.
 PAID_HERE = ("wallet", "cash")
-# A hold outlives its session, however late that is closed.
-HOLD_MARGIN = timedelta(days=1)
 # How far ahead a strict overstay is priced at a time.
 OVERSTAY_HORIZON = timedelta(days=7)
 
@@ -99,17 +96,12 @@ def quote(
     _check_minutes(minutes, longest)
     end = start + timedelta(minutes=minutes)
     bill = rates.price(rate, start, end)
-    first = rates.price(rate, start, start + _first_while(resources, longest)).total
+    first = rates.price(rate, start, start + starts.first_while(resources, longest)).total
     tax = resources.catalogue.vat.at(end).basis_points
     by_right = plate is not None and permits.cover(resources, place, plate, vehicle_class, start, end)
     return Quote(
         bill, rate.version, longest // timedelta(minutes=1), first, bill.total - vat.net(bill.total, tax), tax, by_right
     )
-
-
-def _first_while(resources: Resources, longest: timedelta) -> timedelta:
-    """The time whose price is put aside for a stay without an end."""
-    return min(timedelta(minutes=resources.settings.open_hold_minutes), longest)
 
 
 def _agree(rate: Rate, started_at: datetime, longest: timedelta, free_until: datetime | None = None) -> AgreedPrice:
@@ -139,7 +131,7 @@ def start(
             cards.authorize(resources, first.id, request.payment_method, is_new=False)
             return first
         raise
-    started = _insist(resources, _start_on_behalf if on_behalf else _start_together, new, started_at)
+    started = _insist(resources, starts.on_behalf if on_behalf else starts.together, new, started_at)
     cards.authorize(resources, started.id, request.payment_method, is_new=started.zone_count is not None)
     return _first_answer(resources, new, started)
 
@@ -190,84 +182,6 @@ def _answered_before(
     again = request._replace(plate=plate)
     started = sessions.find_started(resources.connections.get(), client, key, *again, now=now)
     return started and _first_answer(resources, again, started)
-
-
-# zones admits, billing puts money aside: one statement, one transaction.
-_START_AND_HOLD = f"""
-WITH started AS MATERIALIZED (SELECT {sessions.STARTED} FROM start_sessions(%s)),
-    held AS MATERIALIZED (
-        SELECT place_holds(array_agg(id), array_agg(client), array_agg(amount), array_agg(expires_at), %s, %s, %s)
-          FROM json_to_recordset(%s) h(member bigint, id uuid, client text, amount bigint, expires_at timestamptz)
-         WHERE member IN (SELECT unnest(members) FROM started WHERE outcome = 'started'))
-SELECT started.* FROM started CROSS JOIN (SELECT count(*) FROM held) AS placed"""
-
-
-def _start_on_behalf(
-    resources: Resources, connection: psycopg.Connection, calls: Sequence[sessions.Start]
-) -> Sequence[sessions.Started | ZoneError | BillingError]:
-    return _start_together(resources, connection, calls, "float")
-
-
-def _start_together(
-    resources: Resources, connection: psycopg.Connection, calls: Sequence[sessions.Start], purse: str = "wallet"
-) -> Sequence[sessions.Started | ZoneError | BillingError]:
-    paying = [(n, call) for n, call in enumerate(calls, 1) if call.payment_method != "free"]
-    try:
-        with cards.together(resources, connection, calls):
-            answers = _start_and_hold(resources, connection, calls, paying, purse)
-            cards.open_payments(resources, connection, calls, answers)
-    except psycopg.errors.CheckViolation as error:
-        refusal = _UNPAID.get(error.diag.constraint_name or "")
-        if refusal is None or len(calls) > 1:  # each is tried by itself then
-            raise
-        return [refusal]
-    push(resources, *(answer.zone_count for answer in answers if isinstance(answer, sessions.Started)))
-    return answers
-
-
-_UNPAID: dict[str, BillingError] = {
-    "wallet_covers_hold": InsufficientFunds("the wallet does not cover this stay: top it up, or pay in another way"),
-    "float_covers_hold": InsufficientFloat("the float does not cover this stay: have it topped up"),
-    "shift_is_open": NoOpenShift("cash moves only in an open shift of the attendant who takes it"),
-    "owed_within_limit": OwesTooMuch("too much is owed from earlier sessions: pay that first"),
-}
-
-
-def _start_and_hold(
-    resources: Resources,
-    connection: psycopg.Connection,
-    calls: Sequence[sessions.Start],
-    paying: Sequence[tuple[int, sessions.Start]],
-    purse: str,
-) -> list[sessions.Started | ZoneError]:
-    if not paying:
-        return sessions.start(connection, calls)
-    rows = connection.execute(
-        _START_AND_HOLD,
-        (
-            sessions.start_arguments(calls),
-            max(call.started_at for call in calls),
-            resources.settings.owed_limit,
-            purse,
-            orjson.dumps([_hold(resources, n, call, purse) for n, call in paying]).decode(),
-        ),
-    )
-    return sessions.read_started(calls, rows)
-
-
-def _hold(resources: Resources, member: int, call: sessions.Start, purse: str) -> dict[str, Any]:
-    """What is put aside for a start. As JSON: five lists would take psycopg 40 µs a start, this takes 4."""
-    expires_at = call.max_over_at + HOLD_MARGIN
-    amount = _to_hold(resources, call, purse)
-    return {"member": member, "id": call.id, "client": call.client, "amount": amount, "expires_at": expires_at}
-
-
-def _to_hold(resources: Resources, call: sessions.Start, purse: str) -> int:
-    """VND to put aside in the purse: the price of the time that is asked for, or of a first while where it is open."""
-    if call.payment_method != "wallet" and purse == "wallet":
-        return 0
-    first = _first_while(resources, call.max_over_at - call.started_at)
-    return call.price.owed(call.ends_at - call.started_at if call.ends_at else first)
 
 
 def _insist(resources: Resources, run: Run[Call, Answer], call: Call, now: datetime) -> Answer:
@@ -344,7 +258,7 @@ def _stop_together(
     try:
         rows = connection.execute(_STOP, (sessions.stop_arguments(calls), now)).fetchall()
     except psycopg.errors.CheckViolation as error:
-        refusal = _UNPAID.get(error.diag.constraint_name or "")
+        refusal = starts.unpaid(error.diag.constraint_name)
         if refusal is None or len(calls) > 1:  # each is tried by itself then
             raise
         return [refusal]
@@ -374,7 +288,7 @@ def cancel(connection: psycopg.Connection, session_id: UUID, now: datetime) -> E
         with connection.transaction():
             row = connection.execute(_CANCEL, ([session_id], now, now)).fetchone()
     except psycopg.errors.CheckViolation as error:
-        raise _UNPAID.get(error.diag.constraint_name or "", error) from None
+        raise starts.unpaid(error.diag.constraint_name) or error from None
     ended = row and sessions.read_ended(row)
     assert not isinstance(ended, ZoneError)
     return ended or None

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 Call = TypeVar("Call")
 Answer = TypeVar("Answer")
 # Carries out calls of one kind, on one connection: see Group.
-Run = Callable[["Resources", psycopg.Connection, Sequence[Call]], Sequence[Answer | Exception]]
+Run = Callable[["Resources", psycopg.Connection, Sequence[Call]], Sequence[Answer | Exception | None]]
 # A group does not wait for the rival of one of its members: that member waits by itself, as long as others may.
 GROUP_LOCK_TIMEOUT_SECONDS = 0.2
 
