@@ -12,7 +12,7 @@ import psycopg
 from app import charges
 from app.cards import GATEWAY, carry_out, follow, push, real_now
 from app.resources import Resources
-from billing import calls, ledger, payments, refunds
+from billing import calls, given_back, ledger, payments, refunds
 from billing.errors import GatewayUnavailable, UnknownPayment
 from billing.gateways import CardGateway
 from billing.gateways.stripe_events import about
@@ -207,12 +207,13 @@ def _collect(resources: Resources, connection: psycopg.Connection, now: datetime
 # --- webhooks ---------------------------------------------------------------------------------------------------------
 # An event only says that something happened: how things stand now, the gateway is asked. So order does not matter.
 _INTENTS = ("amount_capturable_updated", "canceled", "payment_failed", "requires_action", "succeeded")
+_REFUNDS = ("charge.refunded", "charge.refund.updated", "refund.created", "refund.updated", "refund.failed")
 
 
 def handlers(resources: Resources) -> Handlers:
     """What is done about Stripe's events."""
-    known = {(GATEWAY, f"payment_intent.{kind}"): lambda event: _intent(resources, event) for kind in _INTENTS}
-    return {**known, (GATEWAY, "charge.refunded"): lambda event: _refunded(resources, event)}
+    intents = {(GATEWAY, f"payment_intent.{kind}"): lambda event: _intent(resources, event) for kind in _INTENTS}
+    return intents | {(GATEWAY, kind): lambda event: _refunded(resources, event) for kind in _REFUNDS}
 
 
 def _gateway(resources: Resources) -> CardGateway:
@@ -233,14 +234,30 @@ def _intent(resources: Resources, event: Event) -> None:
 
 
 def _refunded(resources: Resources, event: Event) -> None:
-    """Book what was given back, by us or on Stripe's own page: each refund once, whoever comes first."""
-    charge, connection = about(event), resources.connections.get()
-    if "payment" not in (charge.get("metadata") or {}):
+    """Book what was given back, by us or on Stripe's own page, and what of it failed: each once, whoever comes first.
+
+    Of a second charge for one payment, reconciliation books both, the charge and what was given back of it.
+    """
+    intent, gateway = about(event).get("payment_intent"), _gateway(resources)
+    payment = intent and _payment_of(resources, gateway, intent)
+    if not payment or payment.gateway_reference != intent:
         return
+    connection = resources.connections.get()
+    for made in gateway.refunds(intent):
+        given_back.book(connection, payment, made, GATEWAY, resources.clock.now())
+
+
+def _payment_of(resources: Resources, gateway: CardGateway, intent: str) -> Payment | None:
+    """The payment behind an intent, with what was paid of it booked; None where it is none of ours.
+
+    Raises UnknownPayment for one with a reference of ours that we do not know.
+    """
+    connection = resources.connections.get()
     try:
-        payment = payments.find_at_gateway(connection, charge["payment_intent"])
+        payment = payments.find_at_gateway(connection, intent)
     except UnknownPayment:
-        payment = payments.find_by_reference(connection, charge["metadata"]["payment"])
-    for made in _gateway(resources).refunds(charge["payment_intent"]):
-        if made.state != "failed":
-            payments.give_back(connection, payment, made.gateway_reference, made.amount, GATEWAY, resources.clock.now())
+        reference = gateway.find(intent).reference
+        if reference is None:
+            return None
+        payment = payments.find_by_reference(connection, reference)
+    return payment if payment.state == "paid" else refresh(resources, gateway, payment.id, intent)

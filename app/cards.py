@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 
 from app.resources import Resources
-from billing import calls, kept_cards, payments
+from billing import calls, given_back, kept_cards, payments
 from billing.calls import Call, Outcome, Subject
 from billing.errors import GatewayUnavailable, NoCard, PaymentDeclined, UnknownPayment
 from billing.gateways import Action, Movement
@@ -154,8 +154,8 @@ def carry_out(resources: Resources, call: Call) -> Outcome:
 
 
 def _note(connection: psycopg.Connection, payment: Payment, call: Call, outcome: Outcome, now: datetime) -> list[Count]:
-    if outcome.refund is not None and outcome.refund.state != "failed":
-        payments.give_back(connection, payment, outcome.refund.gateway_reference, outcome.refund.amount, GATEWAY, now)
+    if outcome.refund is not None:
+        given_back.book(connection, payment, outcome.refund, GATEWAY, now)
     if outcome.movement is not None:
         return follow(connection, payment, outcome.movement, now)
     if call.verb not in ("hold", "charge"):
@@ -190,12 +190,3 @@ def push(resources: Resources, counts: Sequence[Count]) -> None:
     """Hand changed counts to Redis, after their commit."""
     if counts:
         resources.copies.push(counts)
-
-
-def refund(resources: Resources, payment: Payment, amount: int) -> Outcome:
-    """Give back so much of a payment that was made; without an answer (state waiting) the job goes on asking.
-
-    The outcome is refused or parked, with the gateway's code, where more is asked than is left of it.
-    """
-    call = calls.plan(resources.connections.get(), payment.id, "refund", amount, real_now(), lease=True)
-    return carry_out(resources, call)

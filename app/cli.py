@@ -346,7 +346,9 @@ _hand_over("demo", "app.demo", "demo", "Start everything, replay a morning of tr
 _hand_over("ledger", "app.commands.ledger", "ledger", "Prove the money, or export it.")
 _hand_over("reconcile", "app.commands.reconcile", "reconcile", "Compare a day's money with the gateways' own lists.")
 _hand_over("simulate", "simulator.cli", "simulate", "Make, convert and replay traffic, and audit the answers.")
+_hand_over("calls", "app.commands.calls", "calls", "What a card gateway did not do: list it, have it done, give it up.")
 _hand_over("credits", "app.commands.credits", "credits", "Money that came of which nobody knows whose it is.")
+_hand_over("einvoices", "app.commands.einvoices", "einvoices", "E-invoices: list the rejected, make them anew.")
 _hand_over("webhooks", "app.commands.webhooks", "webhooks", "Events of payment services: list the parked, retry one.")
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import psycopg
 
-from app import cards, starts
+from app import cards, paying, starts
 from app.resources import Resources, Run
 from billing import ledger, rates, vat
 from billing.errors import BillingError, NotFree
@@ -28,6 +28,8 @@ Call = TypeVar("Call")
 Answer = TypeVar("Answer")
 # A session that must be closed first, and then once more where a third request came between.
 ATTEMPTS = 3
+# What pays a stay without a rail to somebody else's.
+PAID_HERE = ("wallet", "cash")
 # How far ahead a strict overstay is priced at a time.
 OVERSTAY_HORIZON = timedelta(days=7)
 
@@ -106,7 +108,8 @@ def start(
     `on_behalf`: the client is an attendant, who has taken the price in cash; it is put aside in his float.
 
     Raises InvalidPlate, ClassNotServed, UnknownZone, NoRate, MaxStayExceeded, ZoneFull, AlreadyParked, KeyConflict,
-    InsufficientFunds, OwesTooMuch, NotFree, NoCard, PaymentDeclined; on behalf InsufficientFloat, NoOpenShift.
+    InsufficientFunds, OwesTooMuch, NotFree, MethodUnavailable, NoCard, PaymentDeclined; on behalf InsufficientFloat,
+    NoOpenShift.
     """
     started_at = sessions.floor_to_millisecond(resources.clock.now())
     try:
@@ -134,8 +137,10 @@ def _plan(
     _check_minutes(request.minutes or 0, longest)
     ends_at = None if request.minutes is None else started_at + timedelta(minutes=request.minutes)
     price = _agree(rate, started_at, longest)
-    if request.payment_method == "free" and price.owed(ends_at - started_at if ends_at else longest):
-        raise NotFree("this stay is not free of charge: choose how it is to be paid")
+    if request.payment_method not in PAID_HERE and price.owed(ends_at - started_at if ends_at else longest):
+        if request.payment_method == "free":
+            raise NotFree("this stay is not free of charge: choose how it is to be paid")
+        paying.check_set_up(resources.settings, request.payment_method)
     return sessions.Start(
         id=sessions.new_id(started_at),
         client=client,

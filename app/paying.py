@@ -1,6 +1,14 @@
-"""Which payment methods can pay a stay, and what becomes of the money: said before it begins."""
+"""Which payment methods can pay a stay, and what becomes of the money: said before it begins, and while it is paid."""
 
+from typing import NamedTuple
+
+from app import cards
+from app.cards import Shown
 from app.config import Settings
+from app.resources import Resources
+from billing import session_money, transfers
+from billing.errors import MethodUnavailable, UnknownPayment
+from zones.sessions import Session
 
 # Stripe takes eight digits at most.
 CARD_MAXIMUM = 99_999_999
@@ -8,6 +16,20 @@ REASONS = (
     "put_aside", "held_on_card", "small_fee_from_wallet", "charged_together", "above_card_maximum", "owed_until_paid",
     "not_set_up", "not_free", "nothing_to_pay",
 )  # fmt: skip
+
+STATUSES = ("open", "held", "owed", "paid", "refunded", "free")
+
+
+class Standing(NamedTuple):
+    """How a session is paid, in VND: what is put aside for it, was taken, is left to pay, went back. `card` is its
+    payment by card, where there is one."""
+
+    status: str  # one of STATUSES
+    held: int
+    captured: int
+    owed: int
+    refunded: int
+    card: Shown | None
 
 
 def payment_methods(settings: Settings, total: int) -> dict[str, tuple[bool, str]]:
@@ -24,11 +46,19 @@ def payment_methods(settings: Settings, total: int) -> dict[str, tuple[bool, str
     }
 
 
+def check_set_up(settings: Settings, method: str) -> None:
+    """Raises MethodUnavailable where a method has no rail here by which it could be paid."""
+    if method == "card" and settings.stripe_key is None:
+        raise MethodUnavailable("card is not set up here")
+    if method in transfers.METHODS:
+        settings.rails.check(method)
+
+
 def _card(settings: Settings, total: int) -> tuple[bool, str]:
+    if settings.stripe_key is None:
+        return False, "not_set_up"
     if total > CARD_MAXIMUM:
         return False, "above_card_maximum"
-    if settings.stripe_key is None:  # no card is charged: what is owed is paid in another way
-        return True, "owed_until_paid"
     if total >= settings.stripe_minimum:
         return True, "held_on_card"
     return True, "small_fee_from_wallet" if settings.small_fees == "wallet" else "charged_together"
@@ -36,3 +66,31 @@ def _card(settings: Settings, total: int) -> tuple[bool, str]:
 
 def _later(is_set_up: bool) -> tuple[bool, str]:
     return (True, "owed_until_paid") if is_set_up else (False, "not_set_up")
+
+
+# --- while it is paid -------------------------------------------------------------------------------------------------
+def standing(resources: Resources, session: Session) -> Standing:
+    """How a session stands with its money."""
+    money, card = session_money.of(resources.connections.get(), session.id), _card_of(resources, session)
+    on_card = card.payment.amount if card and card.payment.state == "authorized" else 0
+    held = money.held + on_card
+    return Standing(_status(session, money, held), held, money.captured, money.owed, money.refunded, card)
+
+
+def _card_of(resources: Resources, session: Session) -> Shown | None:
+    try:
+        return cards.shown(resources, session.id) if session.payment_method == "card" else None
+    except UnknownPayment:  # nothing was to be held
+        return None
+
+
+def _status(session: Session, money: session_money.SessionMoney, held: int) -> str:
+    if money.charged and money.refunded == money.charged:
+        return "refunded"
+    if money.charged and not money.owed:
+        return "paid"
+    if held:
+        return "held"
+    if money.owed:
+        return "owed"
+    return "free" if session.state == "ended" else "open"

@@ -53,8 +53,12 @@ def _lists(resources: Resources, day: date, files: Files) -> Iterator[List]:
         yield lists.of_cards(cards, GATEWAY, day, real_now())
     elif _has_bookings(resources, GATEWAY, day):
         raise MethodUnavailable(f"{GATEWAY} has bookings on {day} and is not set up here: its list cannot be read")
-    yield lists.of_statement(files.statement, day) if files.statement else lists.of_credits("vietqr", day)
+    if files.statement:
+        yield from lists.of_statement(files.statement, day)
+    else:
+        yield from (lists.of_credits("vietqr", day), lists.of_credits("bank", day))
     yield lists.of_vnpay(files.vnpay, day) if files.vnpay else lists.of_credits("vnpay", day)
+    yield lists.of_shifts(day)
 
 
 def _has_bookings(resources: Resources, gateway: str, day: date) -> bool:

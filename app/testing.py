@@ -57,8 +57,9 @@ def environment(stack: Stack, deep: bool) -> dict[str, str]:
 
 def _pytest(arguments: Sequence[str]) -> list[str]:
     alone = any(argument in ("-s", "--pdb") or argument.startswith("-n") or "::" in argument for argument in arguments)
-    # By file: tests of one file may share servers that take seconds to start.
-    spread = [] if alone else ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
+    # By file: tests of one file may share servers that take seconds to start. In the order of tests/conftest.py.
+    files = ("--dist", "loadfile", "--no-loadscope-reorder")
+    spread = [] if alone else ["-n", str(os.cpu_count() or 1), *files]
     return [sys.executable, "-m", "pytest", *spread, *arguments]
 
 

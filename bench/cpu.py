@@ -51,9 +51,10 @@ def is_here(connection: psycopg.Connection) -> bool:
 
 
 def backends(connection: psycopg.Connection) -> list[int]:
-    """The processes behind this database's other connections."""
+    """The processes behind this database's other connections, also those of another role: of them the view tells no
+    more than whose they are."""
     query = """SELECT pid FROM pg_stat_activity
-        WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"""
+        WHERE datname = current_database() AND usename IS NOT NULL AND pid <> pg_backend_pid()"""
     return [row[0] for row in connection.execute(query).fetchall()]
 
 

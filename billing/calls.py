@@ -5,6 +5,7 @@ not help any more, because the gateway stored a failure of its own under it or w
 asked what became of the payment; only if nothing did, the call is made again under another key.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -19,6 +20,7 @@ from billing.errors import (
     HoldGone,
     PaymentDeclined,
     PaymentRefused,
+    UnknownCall,
     UnknownPayment,
 )
 from billing.gateways import Card, CardGateway, Demand, Movement, Refund
@@ -28,6 +30,7 @@ LEASE = timedelta(seconds=90)
 LONGEST_PAUSE = timedelta(minutes=10)
 # Stripe forgets a key after a day at the earliest.
 KEY_MEMORY = timedelta(hours=20)
+ALL_GIVEN_BACK = "charge_already_refunded"
 # How far the gateway's clock may be off from ours.
 CLOCKS = timedelta(minutes=10)
 
@@ -42,6 +45,19 @@ class Call(NamedTuple):
     request: dict[str, Any]
     made_at: datetime
     tries: int
+
+
+class Listed(NamedTuple):
+    """A call with what became of it. `client` is whose payment it is about."""
+
+    key: str
+    verb: str
+    amount: int
+    client: str
+    state: str
+    made_at: datetime
+    tries: int
+    error: str | None
 
 
 class Subject(NamedTuple):
@@ -104,6 +120,15 @@ def for_refund(connection: psycopg.Connection, payment_id: UUID, refund_id: UUID
     return row[0] if row else None
 
 
+def refund_of(connection: psycopg.Connection, payment_id: UUID, key: str | None) -> UUID | None:
+    """The refund for which a gateway was asked under a key to give back of a payment; None: we did not ask."""
+    row = connection.execute(
+        "SELECT (request ->> 'refund')::uuid FROM gateway_call WHERE key = %s AND payment_id = %s AND verb = 'refund'",
+        (key, payment_id),
+    ).fetchone()
+    return row[0] if row else None
+
+
 def waiting(connection: psycopg.Connection, payment_id: UUID) -> Call | None:
     """The call for a payment that has no outcome yet."""
     query = f"SELECT {_COLUMNS} FROM gateway_call WHERE payment_id = %s AND state = 'waiting' ORDER BY made_at LIMIT 1"
@@ -159,7 +184,10 @@ def make(gateway: CardGateway, call: Call, subject: Subject, real: datetime) -> 
         code = "amount_too_small" if isinstance(error, AmountTooSmall) else "amount_too_large"
         return Outcome("refused", code=code, error=str(error))
     except (PaymentRefused, UnknownPayment) as error:
-        return Outcome("parked", code=getattr(error, "code", "unknown"), error=f"{type(error).__name__}: {error}")
+        code = getattr(error, "code", "unknown")
+        # Somebody gave all of it back on the gateway's own page: what we ask for is done.
+        state = "done" if call.verb == "refund" and code == ALL_GIVEN_BACK else "parked"
+        return Outcome(state, code=code, error=f"{type(error).__name__}: {error}")
 
 
 def _ask(gateway: CardGateway, call: Call, subject: Subject) -> Outcome:
@@ -175,11 +203,14 @@ def _ask(gateway: CardGateway, call: Call, subject: Subject) -> Outcome:
         case "release":
             moved = gateway.release(at_gateway, call.key)
         case _:
-            given = gateway.refund(at_gateway, call.amount, call.key)
-            if given.state == "failed":
-                return Outcome("refused", refund=given, code="refund_failed", error="the refund failed")
-            return Outcome("done", refund=given)
+            return _refunded(gateway.refund(at_gateway, call.amount, call.key))
     return Outcome("done", moved, gateway_reference=moved.gateway_reference)
+
+
+def _refunded(made: Refund) -> Outcome:
+    if made.state == "failed":
+        return Outcome("refused", refund=made, code="refund_failed", error="the refund failed")
+    return Outcome("done", refund=made)
 
 
 def _card(call: Call) -> Card:
@@ -200,7 +231,7 @@ def _look_up(gateway: CardGateway, call: Call, subject: Subject, real: datetime)
     if call.verb == "refund":
         given = gateway.refunds(subject.gateway_reference or "")
         made = next((one for one in given if one.reference == call.key), None)
-        return Outcome("done", refund=made) if made else Outcome("again", error="the refund was not made")
+        return _refunded(made) if made else Outcome("again", error="the refund was not made")
     if call.verb in ("hold", "charge"):
         found = gateway.find_ours(subject.reference, call.made_at - CLOCKS, real + CLOCKS)
         is_done = found is not None
@@ -219,3 +250,39 @@ def _gone(gateway: CardGateway, subject: Subject, error: HoldGone) -> Outcome:
     except GatewayUnavailable as silent:
         return Outcome("waiting", error=str(silent))
     return Outcome("refused", found, None, error.code, found.gateway_reference, str(error))
+
+
+# --- what somebody has to look at -------------------------------------------------------------------------------------
+# A parked hold or charge was given up: its session stands, and what it owes is collected by a call of its own.
+_AGAIN = ("capture", "release", "refund")
+
+
+def listed(connection: psycopg.Connection, states: Sequence[str], limit: int) -> list[Listed]:
+    """Calls in these states, newest first."""
+    rows = connection.execute(
+        "SELECT c.key, c.verb, c.amount, p.client, c.state, c.made_at, c.tries, c.error "
+        "FROM gateway_call c JOIN payment p ON p.id = c.payment_id "
+        "WHERE c.state = ANY(%s) ORDER BY c.made_at DESC, c.key DESC LIMIT %s",
+        (list(states), limit),
+    )
+    return [Listed(*row) for row in rows]
+
+
+def retry(connection: psycopg.Connection, key: str, real: datetime) -> None:
+    """Let a parked call be made once more, with its key. Raises UnknownCall, also for a hold or a charge."""
+    changed = connection.execute(
+        "UPDATE gateway_call SET state = 'waiting', settled_at = NULL, tries = 0, retry_at = %s "
+        "WHERE key = %s AND state = 'parked' AND verb = ANY(%s)",
+        (real, key, list(_AGAIN)),
+    )
+    if changed.rowcount == 0:
+        raise UnknownCall(f"no {', '.join(_AGAIN)} of the key {key} is parked")
+
+
+def give_up(connection: psycopg.Connection, key: str) -> None:
+    """Make a parked refund one that its gateway refused for good: the money goes to the wallet. Raises UnknownCall."""
+    changed = connection.execute(
+        "UPDATE gateway_call SET state = 'refused' WHERE key = %s AND state = 'parked' AND verb = 'refund'", (key,)
+    )
+    if changed.rowcount == 0:
+        raise UnknownCall(f"no refund of the key {key} is parked")

@@ -88,6 +88,28 @@ PASSES: dict[str, tuple[Invariant, ...]] = {
         Invariant("reversals", "a reversal is the exact opposite of what it reverses", "unlike > 0",
                   shown="unlike || ' accounts differ'"),
     ),
+    "refunds": (
+        Invariant("refunds", "what was given back of a charge is booked so, and is no more in all than the charge",
+                  "taken IS DISTINCT FROM amount OR NOT is_dated OR given > charged",
+                  shown="concat(amount, ', booked ', taken, ', in all ', given, ' of ', charged)"),
+    ),
+    "receipts": (
+        Invariant("receipts_issued", "revenue has its receipt, as far as the job that issues them has come",
+                  "receipt IS NULL", "booked IS NOT NULL AND is_due", "net || ' VND of revenue'"),
+        Invariant("receipt_amounts", "a receipt says what was booked: revenue, VAT, district",
+                  "(amount - receipt_vat, receipt_vat, receipt_district) IS DISTINCT FROM (net, vat, district)",
+                  "receipt IS NOT NULL", "concat(amount, ', booked ', net + vat, ' in ', district)"),
+        Invariant("credit_notes", "a credit note corrects the receipt of its own session",
+                  "corrects_its_own IS NOT TRUE", "kind = 'credit_note'"),
+        Invariant("einvoices", "a receipt has its e-invoice, with the same number",
+                  "invoice_number IS DISTINCT FROM number", "receipt IS NOT NULL",
+                  "concat(number, ', e-invoice ', invoice_number)"),
+    ),
+    "series": (
+        Invariant("numbers", "the numbers of a series of receipts or e-invoices have no gap",
+                  "issued <> highest OR issued <> last",
+                  shown="issued || ' issued, the last number is ' || last"),
+    ),
     "city_share": (
         Invariant("city_share", "the city has its share of what a district earned by each day, and no day is left out",
                   "revenue IS DISTINCT FROM earned OR share IS DISTINCT FROM due OR skipped <> 0 "

@@ -93,6 +93,10 @@ class UnknownEvent(BillingError):
     """No event has this id, or it needs no other try."""
 
 
+class UnknownCall(BillingError):
+    """No call to a gateway has this key, or it is not one that may be made again."""
+
+
 class NoCard(BillingError):
     """No card is kept for this driver."""
 

@@ -96,6 +96,13 @@ def _booked_before(connection: psycopg.Connection, posting: Posting) -> UUID:
     return UUID(str(row[0]))
 
 
+def find(connection: psycopg.Connection, kind: str, reference: str) -> UUID | None:
+    """The id of what was booked under a kind and a reference; None where nothing was."""
+    query = "SELECT id FROM ledger_transaction WHERE kind = %s AND reference = %s"
+    row = connection.execute(query, (kind, reference)).fetchone()
+    return row[0] if row else None
+
+
 def reverse(connection: psycopg.Connection, transaction_id: UUID, reference: str, at: datetime) -> UUID:
     """Book the opposite of a transaction; the id of the reversal. A transaction is reversed once.
 

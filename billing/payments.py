@@ -182,16 +182,3 @@ def _check_repeated(connection: psycopg.Connection, payment_id: UUID, amount: in
     was = find(connection, payment_id)
     if was.paid != amount:
         raise LedgerConflict(f"payment {was.reference} was booked with {was.paid} VND before, not {amount}")
-
-
-def give_back(
-    connection: psycopg.Connection, payment: Payment, refund_reference: str, amount: int, gateway: str, at: datetime
-) -> None:
-    """A gateway gave money back, by our order or by its own page: book it, once for each of its references.
-
-    A top-up that is given back leaves the wallet; all else is a refund of what was earned. Raises LedgerConflict;
-    CheckViolation where the wallet does not hold it any more.
-    """
-    whence = ledger.WALLET + payment.client if payment.purpose == "topup" else "refund"
-    entries = {whence: amount, f"clearing/{gateway}": -amount}
-    ledger.post(connection, [Posting("refund", f"{gateway}/{refund_reference}", at, entries)])

@@ -16,7 +16,7 @@ Refund's row, then the wallet's: whoever reduces a charge holds its client's wal
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -31,6 +31,8 @@ from billing.wallets import FLOAT
 STATES = ("requested", "rejected", "pending_gateway", "refunded")
 KINDS = ("refund", "void")
 GIVEN = ("pending_gateway", "refunded")
+# What was given back, as a query: of which session, when, and how much with tax in it; by whatever way it went.
+GIVEN_BACK: LiteralString = "SELECT session_id, decided_at AS at, amount FROM refund WHERE amount IS NOT NULL"
 ON_THE_WAY = "refund"  # the account of what gateways are to give back
 
 
@@ -170,11 +172,17 @@ def approve(connection: psycopg.Connection, refund_id: UUID, amount: int | None,
         return _settle(connection, found.id, parts, act)
 
 
-# A gateway gives back what one payment brought: the one that is picked below. What others brought goes to the purse.
+# A gateway gives back what one payment brought, the one that is picked below; what others brought goes to the purse.
+# Less what went back already: as refunds of this charge, or beside it.
 _PAID_BY_CARD = """
-SELECT (SELECT COALESCE(max(paid), 0)::bigint FROM payment
-         WHERE session_id = %(session)s AND purpose = 'session' AND method = 'card' AND state = 'paid')
+WITH paid AS (
+    SELECT id, paid FROM payment
+     WHERE session_id = %(session)s AND purpose = 'session' AND method = 'card' AND state = 'paid'
+     ORDER BY paid DESC, id LIMIT 1)
+SELECT COALESCE((SELECT paid FROM paid), 0)
        - (SELECT COALESCE(sum(to_gateway), 0)::bigint FROM refund WHERE session_id = %(session)s)
+       - (SELECT COALESCE(sum(of_wallet + of_ours), 0)::bigint FROM gateway_refund
+           WHERE payment_id IN (SELECT id FROM paid))
 """
 
 
@@ -216,6 +224,23 @@ def _settle(connection: psycopg.Connection, refund_id: UUID, parts: Parts, act: 
     )
     wallets.settle_owed(connection, settled.client, act.at + wallets.NEXT, parts.to_purse)
     return settled
+
+
+def given_at_gateway(connection: psycopg.Connection, charge: Charge, amount: int, act: Act) -> UUID:
+    """Note and book that a gateway gave back an amount of a charge, by nobody's order here; the refund's id.
+
+    In the caller's transaction, who holds the owner's wallet and knows that so much of the charge is left.
+    """
+    before = charge.gross - left_of(connection, charge)
+    (made,) = _query(
+        connection,
+        "INSERT INTO refund (id, kind, session_id, client, reason, state, charged, amount, to_gateway, requested_at, "
+        "decided_at, decided_by) VALUES (uuid_of(%s), 'refund', %s, %s, %s, 'refunded', %s, %s, %s, %s, %s, %s) "
+        f"RETURNING {_COLUMNS}",
+        (act.at, charge.session_id, charge.owner, act.reason, charge.gross, amount, amount, act.at, act.at, act.actor),
+    )
+    _book(connection, charge, made.id, before, Parts(0, amount, 0), act.at)
+    return made.id
 
 
 def reject(connection: psycopg.Connection, refund_id: UUID, act: Act) -> Refund:
@@ -295,8 +320,8 @@ def refund_via_gateway(
 ) -> int:
     """Have a gateway give back what waits for that; the number settled. No transaction is open while it is asked.
 
-    `ask` says True once the gateway has done it (and books the movement itself: debit `refund`, credit clearing), False
-    where it refuses for good, which sends the money to the wallet, and None where it is not known yet: asked again.
+    `ask` says True once the gateway has done it (billing.given_back books that), False where it refuses for good, which
+    sends the money to the wallet, and None where it is not known yet: asked again.
     """
     settled = 0
     for one in [AtGateway(*row) for row in connection.execute(_AT_GATEWAY, (limit,)).fetchall()]:
@@ -311,12 +336,26 @@ def _settle_at_gateway(connection: psycopg.Connection, refund_id: UUID, done: bo
         found = _lock(connection, refund_id)
         if found.state != "pending_gateway":
             return False
-        connection.execute("UPDATE refund SET state = 'refunded' WHERE id = %s", (refund_id,))
-        if not done:
-            entries = {ON_THE_WAY: found.to_gateway, WALLET + found.client: -found.to_gateway}
-            ledger.post(connection, [Posting("refund_to_wallet", f"{found.session_id}/{refund_id}", at, entries)])
-            wallets.settle_owed(connection, found.client, at, found.to_gateway)
+        if done:
+            connection.execute(_DONE, (refund_id,))
+        else:
+            to_wallet(connection, refund_id, at)
     return True
+
+
+_DONE = "UPDATE refund SET state = 'refunded' WHERE id = %s AND state = 'pending_gateway'"
+
+
+def to_wallet(connection: psycopg.Connection, refund_id: UUID, at: datetime) -> None:
+    """Put into the driver's wallet what a gateway was to give back, and did not; once. In the caller's transaction."""
+    found = _lock(connection, refund_id)
+    name = f"{found.session_id}/{refund_id}"
+    if ledger.find(connection, "refund_to_wallet", name):
+        return
+    connection.execute(_DONE, (refund_id,))
+    entries = {ON_THE_WAY: found.to_gateway, WALLET + found.client: -found.to_gateway}
+    ledger.post(connection, [Posting("refund_to_wallet", name, at, entries)])
+    wallets.settle_owed(connection, found.client, at, found.to_gateway)
 
 
 _LIST = f"""

@@ -61,7 +61,8 @@ WITH account AS (
        AND e.transaction_id < (SELECT transaction_id FROM page ORDER BY transaction_id LIMIT 1)
 )
 SELECT t.id, t.kind, t.at, t.reference,
-       CASE WHEN n.name ~ {_UUID} AND COALESCE(o.kind, t.kind) IN ('parking', 'refund', 'void') THEN n.name::uuid
+       CASE WHEN n.name ~ {_UUID} AND COALESCE(o.kind, t.kind) IN ('parking', 'refund', 'refund_to_wallet', 'void')
+            THEN n.name::uuid
             ELSE (SELECT p.session_id FROM payment p WHERE p.reference = t.reference) END AS session_id,
        t.reverses, r.id AS reversed_by, p.amount,
        (earlier.balance + sum(p.amount) OVER (ORDER BY p.transaction_id))::bigint AS balance

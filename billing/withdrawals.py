@@ -124,3 +124,17 @@ def find_all(
     values = {"client": client, "state": state, "before": before, "limit": limit}
     with connection.cursor(row_factory=class_row(Withdrawal)) as cursor:
         return cursor.execute(_LIST, values).fetchall()
+
+
+_WAITING = f"""
+SELECT {_COLUMNS} FROM withdrawal WHERE decided_at >= %(since)s AND requested_at < %(until)s
+UNION ALL
+SELECT {_COLUMNS} FROM withdrawal WHERE state = 'requested' AND requested_at < %(until)s
+ ORDER BY id
+"""
+
+
+def waiting(connection: psycopg.Connection, since: datetime, until: datetime) -> list[Withdrawal]:
+    """What waited to be paid at some time of a span, whatever was decided since."""
+    with connection.cursor(row_factory=class_row(Withdrawal)) as cursor:
+        return cursor.execute(_WAITING, {"since": since, "until": until}).fetchall()

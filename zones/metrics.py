@@ -5,17 +5,20 @@ happened. Its rows are ordered by bucket, place and class, so a page is a piece 
 are summed.
 
 Occupied minutes are exact (whole microseconds): from each start until the place was given back, and until now where the
-vehicle still stands (running, or a strict zone's overstay). A session is charged when it ends.
+vehicle still stands (running, or a strict zone's overstay). A session is charged when it ends; what is given back of it
+counts when it is given back.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import partial
 from itertools import groupby, islice, pairwise
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, LiteralString, NamedTuple, TypeVar
 
 import psycopg
+from psycopg import sql
 
 from zones import archive, errors
 from zones.partitions import CITY_TIME
@@ -110,12 +113,18 @@ class Occupancy(NamedTuple):
 
 
 class Revenue(NamedTuple):
-    """What sessions that ended in a bucket were charged, in VND."""
+    """What sessions that ended in a bucket were charged, and what was given back in it, of whatever charge; VND."""
 
     bucket: Bucket
     cell: Cell
     sessions: int = 0
     revenue: int = 0
+    refunded: int = 0
+
+    @property
+    def net(self) -> int:
+        """What is left; below 0 where more was given back than charged."""
+        return self.revenue - self.refunded
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +142,25 @@ class Page(Generic[T]):
 
 def occupancy(connection: psycopg.Connection, question: Question) -> Page[Occupancy]:
     """A page of the occupancy report. Raises UnknownZone, UnknownDistrict."""
-    return _report(connection, question, "sum_occupancy", Occupancy)
+    return _report(connection, question, partial(_sums, connection, question, "sum_occupancy"), Occupancy)
 
 
-def revenue(connection: psycopg.Connection, question: Question) -> Page[Revenue]:
-    """A page of the revenue report. Raises UnknownZone, UnknownDistrict."""
-    return _report(connection, question, "sum_revenue", Revenue)
+# Nothing was given back: for who knows nothing of money.
+NO_REFUNDS: LiteralString = "SELECT NULL::uuid AS session_id, NULL::timestamptz AS at, 0::bigint AS amount WHERE false"
+
+
+def revenue(connection: psycopg.Connection, question: Question, refunds: LiteralString = NO_REFUNDS) -> Page[Revenue]:
+    """A page of the revenue report. Raises UnknownZone, UnknownDistrict.
+
+    `refunds` is a query of what was given back: session_id, at, amount (VND).
+    """
+
+    def sums(bounds: list[datetime], zones: Sequence[_Zone]) -> Sums:
+        charged = _sums(connection, question, "sum_revenue", bounds, zones)
+        refunded = _refunded(connection, question, refunds, bounds, zones)
+        return {key: [*charged.get(key, (0, 0)), *refunded.get(key, (0,))] for key in charged.keys() | refunded.keys()}
+
+    return _report(connection, question, sums, Revenue)
 
 
 def bounds_of(start: datetime, end: datetime, bucket: str) -> list[datetime]:
@@ -213,8 +235,17 @@ def _cell_key(cell: Cell) -> tuple[str, str]:
     return cell.place, cell.vehicle_class
 
 
-def _report(connection: psycopg.Connection, question: Question, function: str, make: Callable[..., T]) -> Page[T]:
-    """The rows of a page, each made from what the SQL function sums up for it."""
+# By bucket (from 0), place and class; where nothing happened there is no entry.
+Sums = dict[tuple[int, str, str], list[int]]
+
+
+def _report(
+    connection: psycopg.Connection,
+    question: Question,
+    sum_up: Callable[[list[datetime], Sequence[_Zone]], Sums],
+    make: Callable[..., T],
+) -> Page[T]:
+    """The rows of a page, each made from what is summed up for it between the bounds of the page's buckets."""
     zones = _zones(connection, question)
     cells = _cells(zones, question.by)
     sources = sorted({zone.source for zone in zones})
@@ -226,8 +257,7 @@ def _report(connection: psycopg.Connection, question: Question, function: str, m
         return Page([], None, sources, archived)
     low, high = begin // len(cells), (end - 1) // len(cells) + 1  # the buckets of this page
     spans = bounds[low : high + 1]
-    sums = _sums(connection, question, function, spans, zones)
-    grid = _grid(spans, cells, sums, make, question.now)
+    grid = _grid(spans, cells, sum_up(spans, zones), make, question.now)
     rows = islice(grid, begin - low * len(cells), end - low * len(cells))
     return Page(list(rows), _position(bounds, cells, end), sources, archived)
 
@@ -248,21 +278,56 @@ def _position(bounds: Sequence[datetime], cells: Sequence[Cell], row: int) -> Po
 
 def _sums(
     connection: psycopg.Connection, question: Question, function: str, bounds: list[datetime], zones: Sequence[_Zone]
-) -> dict[tuple[int, str, str], list[int]]:
-    """What the SQL function gives, by bucket (from 0), place and class; where nothing happened there is no entry."""
+) -> Sums:
+    """What the SQL function gives."""
+    query = (
+        f"SELECT * FROM {function}(%(bounds)s::timestamptz[], %(zones)s::text[], %(places)s::text[], "
+        "%(classes)s::text[], %(now)s::timestamptz)"
+    )
+    return _read(connection.execute(query, _asked(question, bounds, zones)))
+
+
+# A session's id holds the instant of its start, by which its month is found.
+_REFUNDED = """
+SELECT width_bucket(r.at, %(bounds)s::timestamptz[]), z.place, s.vehicle_class, sum(r.amount)::bigint
+  FROM ({refunds}) r
+ CROSS JOIN LATERAL (
+       SELECT p.zone_code, p.vehicle_class FROM parking_session p
+        WHERE p.id = r.session_id AND p.started_at = timestamptz 'epoch'
+              + ('x' || replace(left(r.session_id::text, 13), '-', ''))::bit(48)::bigint * interval '1 millisecond') s
+  JOIN unnest(%(zones)s::text[], %(places)s::text[]) z(zone_code, place) ON z.zone_code = s.zone_code
+ WHERE r.at >= %(since)s AND r.at < %(until)s AND s.vehicle_class = ANY (%(classes)s::text[])
+ GROUP BY 1, 2, 3
+"""
+
+
+def _refunded(
+    connection: psycopg.Connection,
+    question: Question,
+    refunds: LiteralString,
+    bounds: list[datetime],
+    zones: Sequence[_Zone],
+) -> Sums:
+    """What was given back in each bucket of the charges of a place, whenever they were made."""
+    asked = _asked(question, bounds, zones) | {"since": bounds[0], "until": bounds[-1]}
+    return _read(connection.execute(sql.SQL(_REFUNDED).format(refunds=sql.SQL(refunds)), asked))
+
+
+def _asked(question: Question, bounds: list[datetime], zones: Sequence[_Zone]) -> dict[str, Any]:
     place_of = {zone.code: zone.code if question.by == "zone" else zone.district for zone in zones}
     classes = sorted({zone.vehicle_class for zone in zones})
-    rows = connection.execute(
-        f"SELECT * FROM {function}(%s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::timestamptz)",
-        (bounds, list(place_of), list(place_of.values()), classes, question.now),
-    ).fetchall()
+    places = list(place_of.values())
+    return {"bounds": bounds, "zones": list(place_of), "places": places, "classes": classes, "now": question.now}
+
+
+def _read(rows: Iterable[Any]) -> Sums:
     return {(bucket - 1, place, vehicle_class): sums for bucket, place, vehicle_class, *sums in rows}
 
 
 def _grid(
     bounds: Sequence[datetime],
     cells: Sequence[Cell],
-    sums: dict[tuple[int, str, str], list[int]],
+    sums: Sums,
     make: Callable[..., T],
     now: datetime,
 ) -> Iterator[T]:

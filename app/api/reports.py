@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -14,6 +15,7 @@ from app.api.fields import Instant, MoneySchema, PlainText, local, money, zone_c
 from app.api.tables import CSV, csv_answer, is_csv_wanted
 from app.errors import BadParameter
 from app.resources import resources
+from billing.refunds import GIVEN_BACK
 from zones import errors, metrics
 from zones.metrics import Bucket, Cell, Occupancy, Page, Position, Question, Revenue
 from zones.terms import VEHICLE_CLASSES
@@ -92,10 +94,13 @@ class OccupancyRowSchema(RowSchema):
 
 
 class RevenueRowSchema(RowSchema):
-    """`sessions` ended in the bucket, which is when they are charged."""
+    """`sessions` ended in the bucket, which is when they are charged: `revenue`, tax in it. `refunded` was given back
+    in the bucket, of these or earlier sessions; `net` is the rest, below 0 where more was given back than charged."""
 
     sessions = fields.Integer(required=True)
     revenue = fields.Nested(MoneySchema, required=True)
+    refunded = fields.Nested(MoneySchema, required=True)
+    net = fields.Nested(MoneySchema, required=True)
 
 
 class ReportSchema(Schema):
@@ -146,7 +151,8 @@ def occupancy_json(row: Occupancy) -> dict[str, Any]:
 
 def revenue_json(row: Revenue) -> dict[str, Any]:
     """A row as RevenueRowSchema documents it."""
-    return row_json(row.bucket, row.cell) | {"sessions": row.sessions, "revenue": money(row.revenue)}
+    amounts = {name: money(getattr(row, name)) for name in ("revenue", "refunded", "net")}
+    return row_json(row.bucket, row.cell) | {"sessions": row.sessions, **amounts}
 
 
 def report(make: Callable[[psycopg.Connection, Question], Page[T]], wanted: dict[str, Any]) -> tuple[Question, Page[T]]:
@@ -210,10 +216,14 @@ def occupancy(wanted: dict[str, Any]) -> Response:
 @reports.response(200, RevenueSchema)
 @reports.refusals(BadParameter, errors.UnknownZone, errors.UnknownDistrict)
 def revenue(wanted: dict[str, Any]) -> Response:
-    """What was charged in zones or districts, bucket by bucket.
+    """What was charged in zones or districts, and what was given back, bucket by bucket; tax is in all amounts.
 
-    A session is charged when it ends: stopped, or its time over in an advisory zone. `sessions` counts those. Buckets,
-    pages, `complete` and CSV are as for occupancy.
+    A session is charged when it ends: stopped, or its time over in an advisory zone. `sessions` counts those, and
+    `revenue` is what they were charged. `refunded` is what refunds and voids gave back in the bucket, at the instant
+    when they were decided, whenever the session was charged; `net` is `revenue` less `refunded`. Over all time, `net`
+    is what the ledger has of revenue and VAT, once all that is over is charged: a session that ran out, or was stopped
+    late, is booked up to 15 minutes behind its end. What is given back of a session whose month is archived is not
+    subtracted: neither side of it is here. Buckets, pages, `complete` and CSV are as for occupancy.
     """
-    question, page = report(metrics.revenue, wanted)
+    question, page = report(partial(metrics.revenue, refunds=GIVEN_BACK), wanted)
     return page_of(question, page, RevenueRowSchema, revenue_json)

@@ -6,14 +6,16 @@ from uuid import UUID
 from flask import Response, g
 from marshmallow import Schema, fields, validate
 
-from app import cards, parking
+from app import cards, parking, paying
 from app.api.blueprint import Blueprint, answer, answer_once, idempotency_key, next_link
+from app.api.cards import STATES as CARD_STATES
 from app.api.cards import CardPaymentSchema, payment_json
 from app.api.fields import Instant, MoneySchema, local, money, plate, vehicle_class, zone_code
 from app.errors import BadBody, BadParameter, MalformedBody
 from app.parking import StartRequest
+from app.paying import Standing
 from app.resources import Resources, resources
-from billing.errors import InsufficientFunds, NoCard, NoRate, NotFree, OwesTooMuch, PaymentDeclined, UnknownPayment
+from billing.errors import InsufficientFunds, MethodUnavailable, NoCard, NoRate, NotFree, OwesTooMuch, PaymentDeclined
 from billing.gateways import METHODS
 from zones import errors
 from zones.sessions import STATES, Session, StopCall
@@ -77,6 +79,29 @@ class StartedSchema(SessionSchema):
     payment = fields.Nested(CardPaymentSchema)
 
 
+class SessionPaymentSchema(CardPaymentSchema):
+    """How a session is paid. `held` is put aside for it, in the wallet or on the card; `captured` was paid for it and
+    `owed` is left to pay, once it was charged; `refunded` went back of it.
+
+    `status`: `open`: it goes on, and nothing is put aside. `held`: something is. `owed`, `paid`: it is over, and was
+    charged. `refunded`: all of the charge went back. `free`: it is over and cost nothing.
+
+    The fields of a payment by card are null where there is none: another method, or nothing was to be held.
+    """
+
+    method = fields.String(required=True, validate=validate.OneOf(METHODS))
+    status = fields.String(required=True, validate=validate.OneOf(paying.STATUSES))
+    fee = fields.Nested(MoneySchema, required=True)
+    held = fields.Nested(MoneySchema, required=True)
+    captured = fields.Nested(MoneySchema, required=True)
+    owed = fields.Nested(MoneySchema, required=True)
+    refunded = fields.Nested(MoneySchema, required=True)
+    id = fields.UUID(required=True, allow_none=True)
+    state = fields.String(required=True, allow_none=True, validate=validate.OneOf(CARD_STATES))
+    amount = fields.Nested(MoneySchema, required=True, allow_none=True)
+    paid = fields.Nested(MoneySchema, required=True, allow_none=True)
+
+
 class SessionPageSchema(Schema):
     """Newest first; a `Link` header leads to the next page."""
 
@@ -115,6 +140,15 @@ def started_json(held: Resources, session: Session) -> dict[str, Any]:
     return session_json(session) | {"payment": payment_json(cards.shown(held, session.id))}
 
 
+def session_payment_json(session: Session, standing: Standing) -> dict[str, Any]:
+    """How a session is paid, as SessionPaymentSchema documents it."""
+    card = payment_json(standing.card) if standing.card else dict.fromkeys(CardPaymentSchema().fields)
+    amounts = {name: money(getattr(standing, name)) for name in ("held", "captured", "owed", "refunded")}
+    return {
+        "method": session.payment_method, "status": standing.status, "fee": money(session.fee or 0), **amounts, **card,
+    }  # fmt: skip
+
+
 @sessions.route("", methods=["POST"])
 @sessions.allow("driver")
 @sessions.repeatable
@@ -122,7 +156,7 @@ def started_json(held: Resources, session: Session) -> dict[str, Any]:
 @sessions.response(201, StartedSchema)
 @sessions.refusals(MalformedBody, BadBody, NoRate, errors.InvalidPlate, errors.ClassNotServed)
 @sessions.refusals(errors.UnknownZone, errors.AlreadyParked, errors.ZoneFull, errors.MaxStayExceeded)
-@sessions.refusals(InsufficientFunds, OwesTooMuch, NotFree, NoCard, PaymentDeclined)
+@sessions.refusals(InsufficientFunds, OwesTooMuch, NotFree, MethodUnavailable, NoCard, PaymentDeclined)
 def start(body: dict[str, Any]) -> Response:
     """Start a session now."""
     session = parking.start(resources(), g.identity.subject, idempotency_key(), StartRequest(**body))
@@ -162,12 +196,12 @@ def stop(body: dict[str, Any], session_id: str) -> Response:
 
 @sessions.route("/<session_id>/payment", methods=["GET"], parameters=[ID_PARAMETER])
 @sessions.allow("driver")
-@sessions.response(200, CardPaymentSchema)
-@sessions.refusals(BadParameter, errors.UnknownSession, UnknownPayment)
+@sessions.response(200, SessionPaymentSchema)
+@sessions.refusals(BadParameter, errors.UnknownSession)
 def find_payment(session_id: str) -> Response:
-    """What became of the hold on the card of a session, and what its driver must still do."""
+    """How a session is paid, by whatever method: what is put aside for it, what was taken, and what is still owed."""
     session = parking.find(resources(), read_id(session_id), g.identity.subject)
-    return answer(payment_json(cards.shown(resources(), session.id)))
+    return answer(session_payment_json(session, paying.standing(resources(), session)))
 
 
 @sessions.route("/<session_id>", methods=["GET"], parameters=[ID_PARAMETER])

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from app.config import SERVICE_ROLE
@@ -35,8 +36,6 @@ SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_permissions": "0700",
     "max_connections": 200,
-    "shared_buffers": "256MB",
-    "effective_cache_size": "1GB",
     "work_mem": "16MB",
     "maintenance_work_mem": "128MB",
     "random_page_cost": 1.1,
@@ -57,6 +56,16 @@ SETTINGS = {
     "log_checkpoints": "off",
     "log_line_prefix": "%m [%p] %d ",
 }
+
+
+def memory_settings(machine: int) -> dict[str, str]:
+    """How much PostgreSQL keeps in memory of its own on a machine with so many bytes; it takes them as it needs them.
+
+    An eighth, for other work is done here too: of a month of 1.5 million sessions 256 MB hold so little that a stop at
+    20 million past sessions cost PostgreSQL 1.29 of one at 10,000; with 2 GB it is 1.11, a start 1.02 instead of 1.21.
+    """
+    megabytes = min(max(machine // 8 >> 20, 128), 2048)
+    return {"shared_buffers": f"{megabytes}MB", "effective_cache_size": f"{max(machine // 3 >> 20, 256)}MB"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +220,8 @@ class PostgreSQL:
 
     def _write_settings(self, programs: Programs) -> None:
         """Written at every start, so that a newer version of this file takes effect."""
-        settings = {**SETTINGS, "port": self.port, "unix_socket_directories": self.folders.sockets}
+        memory = memory_settings(psutil.virtual_memory().total)
+        settings = {**SETTINGS, **memory, "port": self.port, "unix_socket_directories": self.folders.sockets}
         if programs.has_statistics:
             settings["shared_preload_libraries"] = "pg_stat_statements"
         lines = [f"{name} = '{value}'" for name, value in settings.items()]

@@ -4,6 +4,7 @@ Whoever takes one up puts its next try off before he sends it, so two senders se
 provider answers both alike.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -99,3 +100,31 @@ UPDATE einvoice SET state = 'pending', document = NULL, tries = 0, next_try_at =
 def make_anew(connection: psycopg.Connection, ids: list[UUID], now: datetime) -> int:
     """Let rejected invoices be made and sent again, once what was wrong (the seller's address, say) is put right."""
     return connection.execute(_MAKE_ANEW, (now, ids)).rowcount
+
+
+class Listed(NamedTuple):
+    """An e-invoice with what became of it."""
+
+    id: UUID
+    sign: str
+    number: int
+    state: str
+    tries: int
+    next_try_at: datetime | None
+    settled_at: datetime | None
+    error: str | None
+
+
+def listed(connection: psycopg.Connection, states: Sequence[str], limit: int) -> list[Listed]:
+    """E-invoices in these states, the newest charge first."""
+    rows = connection.execute(
+        "SELECT id, sign, number, state, tries, next_try_at, settled_at, last_error FROM einvoice "
+        "WHERE state = ANY(%s) ORDER BY id DESC LIMIT %s",
+        (list(states), limit),
+    )
+    return [Listed(*row) for row in rows]
+
+
+def rejected(connection: psycopg.Connection) -> list[UUID]:
+    """All e-invoices that were rejected."""
+    return [row[0] for row in connection.execute("SELECT id FROM einvoice WHERE state = 'rejected' ORDER BY id")]

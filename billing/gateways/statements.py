@@ -52,7 +52,7 @@ _CURRENCY = re.compile(r" ?(vnd|vnđ|đ|₫)$")
 _AMOUNT = re.compile(
     r"(?P<whole>\d+|\d{1,3}(?P<thousands>[., ])\d{3}(?:(?P=thousands)\d{3})*)(?:(?P<decimals>[.,])0{1,2})?", re.A
 )
-_TIME = re.compile(r"\d{2}/\d{2}/\d{4} +\d{2}:\d{2}(?P<seconds>:\d{2})?", re.A)
+_TIME = re.compile(r"(\d{2})/(\d{2})/(\d{4}) +(\d{2}):(\d{2})(?::(\d{2}))?", re.A)
 
 
 class Movement(NamedTuple):
@@ -204,8 +204,8 @@ def parse_time(text: str) -> datetime:
     try:
         if match is None:
             raise ValueError
-        form = "%d/%m/%Y %H:%M:%S" if match["seconds"] else "%d/%m/%Y %H:%M"
-        return datetime.strptime(" ".join(text.split()), form).replace(tzinfo=HANOI)
+        day, month, year, hour, minute, second = (int(part or 0) for part in match.groups())
+        return datetime(year, month, day, hour, minute, second, tzinfo=HANOI)
     except ValueError:
         detail = f"{shown(text)} is no time as 26/11/2026 09:30 or 26/11/2026 09:30:00"
         raise BadCell("not_a_time", detail) from None

@@ -12,36 +12,75 @@ from psycopg.rows import class_row
 from billing import ledger
 from billing.ledger import Posting
 from billing.reconcile.days import least_id, span_of
+from billing.reconcile.debits import name_debits
 from billing.reconcile.kinds import UNEXPLAINED, Difference
 from billing.reconcile.lists import List
 
-# Sorting and hashing a day in memory; it may take longer than a request may.
-_SETTINGS: tuple[LiteralString, ...] = ("SET LOCAL work_mem = '64MB'", "SET LOCAL statement_timeout = 0")
+# Sorting and hashing a day in memory; it may take longer than a request may, and wait for another run of a day to end.
+# Of a day's lines a sample says enough.
+_SETTINGS: tuple[LiteralString, ...] = (
+    "SET LOCAL work_mem = '64MB'",
+    "SET LOCAL statement_timeout = 0",
+    "SET LOCAL lock_timeout = '60s'",
+    "SET LOCAL default_statistics_target = 10",
+)
 _COPY = "COPY line FROM STDIN (FORMAT csv)"
-
-
 _PAYOUTS = "SELECT name, amount FROM theirs WHERE booking = 'payout' AND is_today"
+# What `payments` counts.
+_COUNTED = ["payment", "transfer", "cash_start", "cash_payment", "withdrawal_paid"]
 
-METHODS = {"stripe": ["card"], "vietqr": ["vietqr"], "vnpay": ["vnpay"]}
+
+class Rail(NamedTuple):
+    """How a gateway's list is compared: with which account (and kind of booking there), the methods of its payments,
+    and its own queries among those of billing/sql/reconcile."""
+
+    account: str
+    methods: tuple[str, ...] = ()
+    only: str | None = None
+    told: str = "credits"
+    booked: str = "booked"
+    found: tuple[str, ...] = ("far", "ours", "sides", "found", "rows")
+
+
+RAILS = {
+    "stripe": Rail("clearing/stripe", ("card",)),
+    "vietqr": Rail("clearing/vietqr", ("vietqr",)),
+    "vnpay": Rail("clearing/vnpay", ("vnpay",)),
+    "bank": Rail("bank", only="withdrawal_paid", told="bank_told",
+                 found=("far", "ours", "sides", "bank_found", "bank_rows")),
+    "cash": Rail("clearing/cash", ("cash",), told="cash_told", booked="cash_booked",
+                 found=("ours", "sides", "cash_found", "rows", "cash_rows")),
+}  # fmt: skip
 
 
 def compare(connection: psycopg.Connection, day: date, listed: List, now: datetime) -> None:
     """Compare a day of a gateway's list with the ledger, and keep what was found. Talks to nobody."""
-    span = span_of(day)
-    values = {
-        "day": day, "gateway": listed.gateway, "source": listed.source, "clearing": f"clearing/{listed.gateway}",
-        "since": span.since, "until": span.until, "late_until": span.with_late().until, "now": now,
-        "list_since": listed.span.since, "list_until": listed.span.until,
-        "least_id": least_id(span.since), "bound_id": least_id(span.until), "methods": METHODS[listed.gateway],
-    }  # fmt: skip
+    rail, values = RAILS[listed.gateway], _values(day, listed, now)
     with connection.transaction():
-        for statement in _SETTINGS:
-            connection.execute(statement)
+        _set(connection)
         _load(connection, listed, values)
-        _run(connection, ("theirs", "booked"), values)
+        _run(connection, ("theirs", rail.booked), values)
         connection.execute("ANALYZE theirs, booked")
-        _run(connection, ("far", "ours", "found", "rows", "sums", "store", "gone"), values)
+        _run(connection, (*rail.found, "sums", "store", "gone"), values)
         _pay_out(connection, listed.gateway, connection.execute(_PAYOUTS).fetchall(), now)
+    _settle_elsewhere(connection, values)
+
+
+def _set(connection: psycopg.Connection) -> None:
+    for statement in _SETTINGS:
+        connection.execute(statement)
+
+
+def _values(day: date, listed: List, now: datetime) -> dict[str, Any]:
+    rail, span = RAILS[listed.gateway], span_of(day)
+    return {
+        "day": day, "gateway": listed.gateway, "source": listed.source, "now": now, "clearing": rail.account,
+        "since": span.since, "until": span.until, "late_until": span.with_late().until,
+        "list_since": listed.span.since, "list_until": listed.span.until,
+        "least_id": least_id(span.since), "bound_id": least_id(span.until),
+        "wide_least_id": least_id(listed.span.since), "wide_bound_id": least_id(listed.span.until),
+        "methods": list(rail.methods), "only": rail.only, "counted": _COUNTED,
+    }  # fmt: skip
 
 
 def _run(connection: psycopg.Connection, names: Iterable[str], values: dict[str, Any]) -> None:
@@ -58,12 +97,14 @@ def _query(name: str) -> LiteralString:
 
 def _load(connection: psycopg.Connection, listed: List, values: dict[str, Any]) -> None:
     _run(connection, ("lines",), values)
-    if listed.source == "credits":
-        _run(connection, ("credits",), values)
+    if listed.source in ("credits", "shifts"):
+        _run(connection, (RAILS[listed.gateway].told,), values)
     else:
         with connection.cursor().copy(_COPY) as copy:
             for block in listed.blocks():
                 copy.write(block)
+    if listed.gateway == "bank" and listed.source == "file":
+        name_debits(connection, listed.span)
     connection.execute("ANALYZE line")
 
 
@@ -77,6 +118,26 @@ def _pay_out(connection: psycopg.Connection, gateway: str, lines: Iterable[tuple
             if amount
         ],
     )
+
+
+# Whoever changes differences holds the row of their day, and takes those in order.
+_HOLD = """
+SELECT FROM reconciliation r WHERE r.gateway = %(gateway)s AND r.day IN (SELECT day FROM settled)
+ ORDER BY r.day FOR UPDATE"""
+_SETTLE = """
+UPDATE reconciliation_difference d SET state = 'explained', settled_at = %(now)s, error = NULL
+  FROM settled s
+ WHERE d.gateway = %(gateway)s AND d.state = 'open'
+   AND (d.day, d.booking, d.reference) = (s.day, s.booking, s.reference)"""
+
+
+def _settle_elsewhere(connection: psycopg.Connection, values: dict[str, Any]) -> None:
+    """Explain what two days say of one movement, and what other days left open and is over by now."""
+    with connection.transaction():
+        _set(connection)
+        _run(connection, ("settled",), values)
+        connection.execute(_HOLD, values)
+        connection.execute(_SETTLE, values)
 
 
 def keep_file(connection: psycopg.Connection, day: date, gateway: str, now: datetime) -> bool:
@@ -120,14 +181,14 @@ SELECT r.fees, r.source = 'file', r.theirs - COALESCE(sum(d.theirs), 0)::bigint
   FROM (SELECT * FROM reconciliation WHERE day = %(day)s AND gateway = %(gateway)s FOR UPDATE) r
   LEFT JOIN reconciliation_difference d
     ON d.day = r.day AND d.gateway = r.gateway AND d.at >= %(since)s AND d.at < %(until)s
-   AND (d.state = 'open' OR d.booking = 'debit') AND d.kind <> 'payment_row'
+   AND d.state = 'open' AND d.kind <> 'payment_row'
  GROUP BY r.fees, r.source, r.theirs"""
 # A day has few of these: found by their kind first, not among all entries of the account.
 _BOOKED_BEFORE = """
 WITH named AS MATERIALIZED (SELECT id FROM ledger_transaction WHERE kind = %s AND starts_with(reference, %s))
 SELECT count(*), COALESCE(-sum(e.amount), 0)::bigint
-  FROM named n JOIN ledger_entry e ON e.transaction_id = n.id JOIN ledger_account a ON a.id = e.account_id
- WHERE a.code = %s"""
+  FROM named n JOIN ledger_entry e ON e.transaction_id = n.id
+   AND e.account_id = (SELECT id FROM ledger_account WHERE code = %s)"""
 
 
 def settle(connection: psycopg.Connection, day: date, gateway: str, now: datetime) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import psycopg
 
-from billing import ledger, payments, transfers
+from billing import given_back, ledger, payments, transfers
 from billing.errors import BillingError
 from billing.gateways import CardGateway, Movement, Refund
 from billing.ledger import RECEIVABLE, Posting
@@ -81,18 +81,20 @@ def _book_charge(
 def _book_refund(
     connection: psycopg.Connection, gateway: CardGateway, payment: Payment, difference: Difference, now: datetime
 ) -> None:
-    """A refund of which we do not know: made on the gateway's own page, or by our order and the answer was lost."""
+    """A refund of which we do not know, made on the gateway's own page, or by our order and the answer was lost; or one
+    that we know, and of which we do not know that it failed."""
     name = difference.reference.removeprefix(f"{difference.gateway}/")
     made = next((one for one in gateway.refunds(difference.source or "") if one.gateway_reference == name), None)
-    if made is None or made.state == "failed" or made.amount != -(difference.theirs or 0):
-        raise NotOurs("the gateway has no such refund of the payment now")
-    if not _is_booked(connection, difference.booking, difference.reference):
-        payments.give_back(connection, payment, name, made.amount, difference.gateway, now)
-
-
-def _is_booked(connection: psycopg.Connection, kind: str, reference: str) -> bool:
-    query = "SELECT FROM ledger_transaction WHERE kind = %s AND reference = %s"
-    return connection.execute(query, (kind, reference)).rowcount == 1
+    if made is None or (made.state == "failed") != (difference.kind == "refund_failed"):
+        raise NotOurs(f"the gateway says of the refund now: {made.state if made else 'there is none'}")
+    if made.state != "failed":
+        if made.amount != -(difference.theirs or 0):
+            raise NotOurs(f"the gateway says now: {made.amount} VND")
+        if ledger.find(connection, difference.booking, difference.reference):  # with a second charge
+            return
+    if difference.source != payment.gateway_reference:
+        raise NotOurs("it is of a second charge for the payment")
+    given_back.book(connection, payment, made, difference.gateway, now)
 
 
 def _undo_second(

@@ -28,7 +28,7 @@ class Line(NamedTuple):
     where that needs no look at our payments."""
 
     id: str
-    booking: str  # payment, refund, payout, fee, transfer, debit, dispute, other
+    booking: str  # payment, refund, payout, fee, transfer, debit, withdrawal_paid, dispute, cash_…, other
     name: str | None
     reference: str | None  # our own id of the payment
     source: str | None  # the gateway's id of it
@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
 
 class List(AbstractContextManager["List"]):
-    """A gateway's list as it was read; `source` is list, file or credits; in `span` it is whole."""
+    """A gateway's list as it was read; `source` is list, file, credits or shifts; in `span` it is whole."""
 
     def __init__(self, gateway: str, source: str, span: Span, lines: Iterable[Line] = ()) -> None:
         """Read all lines. Raises GatewayUnavailable."""
@@ -80,20 +80,29 @@ def card_line(gateway: str, entry: Entry) -> Line:
     return Line(entry.id, booking, name, entry.reference, source, amount, fee, entry.at)
 
 
-def of_statement(path: Path, day: date) -> List:
-    """A bank's statement of the account that receives transfers. Raises ImportRefused, WrongDay."""
+def of_statement(path: Path, day: date) -> tuple[List, List]:
+    """A bank's statement of our account: what came in, and what left it. Raises ImportRefused, WrongDay."""
     movements = _or_nothing(read_bank, path)
-    return List("vietqr", "file", _covered(path, movements, day), map(bank_line, movements))
+    span = _covered(path, movements, day)
+    credits = List("vietqr", "file", span, (credit_line(one) for one in movements if one.amount > 0))
+    debits = List("bank", "file", span, (debit_line(one) for one in movements if one.amount < 0))
+    return credits, debits
 
 
-def bank_line(movement: Movement) -> Line:
-    """A line of a bank's statement. What goes out may have the same id several times."""
-    is_credit = movement.amount > 0
+def credit_line(movement: Movement) -> Line:
+    """What came in."""
     name = f"vietqr/{movement.transaction}"
     return Line(
-        movement.transaction if is_credit else movement.where, "transfer" if is_credit else "debit", name, None, None,
-        movement.amount, 0, movement.at, movement.description,
-    )  # fmt: skip
+        movement.transaction, "transfer", name, None, None, movement.amount, 0, movement.at, movement.description
+    )
+
+
+def debit_line(movement: Movement) -> Line:
+    """What went out; several may have one id. Which withdrawal it was for, the comparison finds out (debits.py)."""
+    name = f"bank/{movement.transaction}"
+    return Line(
+        movement.where, "debit", name, movement.transaction, None, movement.amount, 0, movement.at, movement.description
+    )
 
 
 def of_vnpay(path: Path, day: date) -> List:
@@ -130,3 +139,8 @@ def _covered(path: Path, records: Sequence[Movement | Settled], day: date) -> Sp
 def of_credits(gateway: str, day: date) -> List:
     """Nothing but what we were told at the time, which the comparison reads from the database."""
     return List(gateway, "credits", span_of(day).with_late())
+
+
+def of_shifts(day: date) -> List:
+    """Attendants' shifts: what they noted and counted, which the comparison reads from the database."""
+    return List("cash", "shifts", span_of(day).with_late())

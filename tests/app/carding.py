@@ -11,6 +11,8 @@ from psycopg import Connection
 from app import card_jobs, cards, create_app, webhooks
 from app.resources import Resources
 from billing import ledger, payments
+from billing.gateways.bank import Account
+from billing.rails import Rails
 from billing.webhooks import Times
 from tests.conftest import FUNDS, Client, SteppedClock
 from tests.fake_stripe import StripeServer
@@ -51,7 +53,8 @@ def real(monkeypatch: pytest.MonkeyPatch, stripe_server: StripeServer) -> Real:
 def carded(resources: Resources, stripe_server: StripeServer, real: Real) -> Resources:
     """The service's resources with the fake Stripe behind them."""
     stripe = {"stripe_key": stripe_server.key, "stripe_url": stripe_server.url, "stripe_webhook_secrets": (SECRET,)}
-    return replace(resources, settings=replace(resources.settings, small_fees="wait", **stripe))
+    rails = Rails(account=Account("970436", "0011001100110"))
+    return replace(resources, settings=replace(resources.settings, small_fees="wait", rails=rails, **stripe))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from app import card_jobs, cards, webhooks
+from app import card_jobs, webhooks
 from app.resources import Resources
 from billing import ledger
 from tests.app.carding import (
@@ -16,7 +16,6 @@ from tests.app.carding import (
     CAPTURE,
     INTENTS,
     STRIPE_MINIMUM,
-    Real,
     agrees,
     carded,
     client,
@@ -175,47 +174,6 @@ def _in_thread(post: Callable[[], int], carded: Resources) -> int:
     return answers[0]
 
 
-def test_refund_on_stripes_own_page_is_booked_once(client, carded, db, clock, real, stripe_server):
-    keep(client)
-    session = start(client).json
-    clock.advance(minutes=61)
-    fee = stop(client, session).json["fee"]["amount"]
-    work(carded, real)
-    intent = payment(db, session).gateway_reference
-    for amount in (10_000, 5_000):
-        stripe_server.books.refund({"payment_intent": intent, "amount": str(amount)})
-    stripe_server.hooks.deliver_all(backwards=True, times=2)
-    work(carded, real)
-    assert ledger.balance(db, "refund") == 15_000 and taken(stripe_server) == fee - 15_000
-    assert agrees(db, stripe_server)
-
-
-@pytest.mark.parametrize("fault", [None, "reset_after", "500_after", "500_before"])
-def test_refund_of_ours_is_made_and_booked_once(client, carded, db, clock, real, stripe_server, fault):
-    keep(client)
-    session = start(client).json
-    clock.advance(minutes=61)
-    stop(client, session)
-    work(carded, real)
-    if fault:
-        stripe_server.fail("POST", "/v1/refunds", fault)
-    outcome = cards.refund(carded, payment(db, session), 10_000)
-    assert outcome.state == ("waiting" if fault else "done")
-    stripe_server.hooks.deliver_all()
-    work(carded, real)
-    assert ledger.balance(db, "refund") == 10_000 and agrees(db, stripe_server)
-
-
-def test_more_than_was_paid_is_not_given_back(client, carded, db, clock, real, stripe_server):
-    keep(client)
-    session = start(client).json
-    clock.advance(minutes=61)
-    stop(client, session)
-    work(carded, real)
-    outcome = cards.refund(carded, payment(db, session), 60_001)
-    assert outcome.state == "parked" and ledger.balance(db, "refund") == 0
-
-
 def test_event_of_a_payment_that_we_do_not_know_is_parked_and_one_that_is_not_ours_is_not(
     client, carded, db, real, stripe_server
 ):
@@ -243,37 +201,3 @@ def test_starts_at_once_by_card_each_hold_their_own(client, carded, db, stripe_s
     assert [one.status_code for one in answers] == [201] * 6
     assert len(stripe_server.books.of("payment_intent")) == 6
     assert all(payment(db, json.loads(one.data)).state == "authorized" for one in answers)
-
-
-class TestRefunds:
-    """What an operator gives back to a card, for sessions of 30,000 VND."""
-
-    def refunded(self, client: Client, clock: SteppedClock, carded: Resources, real: Real) -> dict:
-        keep(client)
-        session = start(client).json
-        clock.advance(minutes=30)
-        stop(client, session)
-        work(carded, real)
-        asked = client.post("/v1/refunds", json={"session": session["id"], "reason": "kéo xe"}, role="driver").json
-        return client.post(f"/v1/admin/refunds/{asked['id']}/approve", json={"amount": 10_000}, role="operator").json
-
-    def test_go_back_by_the_gateway_once(self, client, clock, carded, real, db, stripe_server):
-        made = self.refunded(client, clock, carded, real)
-        assert made["state"] == "pending_gateway" and ledger.balance(db, "refund") == -10_000
-        for _ in range(3):
-            card_jobs.refund(carded)
-            work(carded, real)
-        assert db.execute("SELECT state FROM refund").fetchall() == [("refunded",)]
-        assert (ledger.balance(db, "refund"), ledger.balance(db, "clearing/stripe")) == (0, 20_000)
-        assert taken(stripe_server) == 20_000
-
-    def test_that_get_no_answer_are_asked_for_again_with_the_same_key(
-        self, client, clock, carded, real, db, stripe_server
-    ):
-        self.refunded(client, clock, carded, real)
-        stripe_server.fail("POST", "/v1/refunds", "reset_after", times=1)
-        for _ in range(3):
-            card_jobs.refund(carded)
-            work(carded, real)
-        assert taken(stripe_server) == 20_000 == ledger.balance(db, "clearing/stripe")
-        assert db.execute("SELECT state FROM refund").fetchall() == [("refunded",)]

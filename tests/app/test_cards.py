@@ -115,15 +115,19 @@ def test_authentication_step_is_handed_over_and_the_session_stands(client, carde
     asked = session["payment"]
     assert asked["state"] == "requires_action" and asked["action"]["kind"] == "client_secret"
     look = client.get(f"/v1/sessions/{session['id']}/payment", role="driver").json
-    assert look == asked
+    assert {name: look[name] for name in asked} == asked
+    assert (look["method"], look["status"], look["held"]["amount"]) == ("card", "open", 0)
     stripe_server.books.authenticate(payment(db, session).gateway_reference)
     stripe_server.hooks.deliver_all()
     webhooks.handle(carded)
-    assert client.get(f"/v1/sessions/{session['id']}/payment", role="driver").json["state"] == "authorized"
+    look = client.get(f"/v1/sessions/{session['id']}/payment", role="driver").json
+    assert (look["state"], look["status"], look["held"]) == ("authorized", "held", look["amount"])
     clock.advance(minutes=61)
     stop(client, session)
     work(carded, real)
     assert payment(db, session).state == "paid" and agrees(db, stripe_server)
+    look = client.get(f"/v1/sessions/{session['id']}/payment", role="driver").json
+    assert (look["status"], look["held"]["amount"], look["captured"]) == ("paid", 0, look["fee"])
 
 
 def test_unanswered_question_ends_the_session_after_a_minute(client, carded, db, clock, real, stripe_server):

@@ -1,5 +1,6 @@
 """Cash through an attendant: his float pays at once, and his shift explains every đồng in his hand."""
 
+from collections.abc import Iterator
 from uuid import uuid4
 
 import psycopg
@@ -9,6 +10,8 @@ from flask import Flask
 from app import jobs
 from app.resources import Resources
 from billing.check import check
+from billing.reconcile import lists, reconcile
+from billing.reconcile.days import HANOI
 from tests.app.test_races import apps, together
 from tests.app.test_wallet import booked, wallet
 from tests.app.test_wallet_lines import books, owe
@@ -16,6 +19,18 @@ from tests.conftest import Client, SteppedClock
 
 __all__ = ["apps", "books"]
 FLOAT = 100_000
+
+
+@pytest.fixture(autouse=True)
+def reconciled(database_url: str, clock: SteppedClock) -> Iterator[None]:
+    """Whatever happened in a test, the day's cash agrees with floats and holds."""
+    day = clock.now().astimezone(HANOI).date()
+    yield
+    with psycopg.connect(database_url, autocommit=True) as connection, lists.of_shifts(day) as shifts:
+        found = reconcile(connection, day, [shifts], None, clock.now())
+    assert {one.kind for one in found.differences} <= {"shift_open", "cash_difference"}
+    (cash,) = found.gateways
+    assert (cash.gateway, cash.theirs - cash.ours, cash.unexplained) == ("cash", 0, 0)
 
 
 def top_up(client: Client, amount: object = FLOAT, attendant: str = "attendant-1", key: str | None = None):

@@ -17,7 +17,6 @@ from app import create_app, receipts
 from app.resources import Resources
 from billing import ledger, vat
 from billing.ledger import Posting
-from billing.receipts import check
 from tests.conftest import Client, SteppedClock
 from zones import sessions
 
@@ -362,25 +361,3 @@ def test_without_the_font_json_is_still_served(
     assert (answer.status_code, answer.json["code"]) == (503, "pdf_unavailable")
     assert "fonts-dejavu-core" in answer.json["detail"]
     assert bare.get(f"/v1/receipts/{receipt['id']}", role="driver").json == receipt
-
-
-def test_the_check_finds_what_is_missing_and_nothing_else(
-    client: Client, resources: Resources, clock: SteppedClock, database: psycopg.Connection
-):
-    for n, plate in enumerate(plates(3)):
-        park(client, clock, plate, zone=(KERB, OTHER_KERB)[n % 2])
-    assert check.problems(database)[0] == "3 charges have no receipt"
-    assert len(check.problems(database)) == 4, "two districts and VAT too"
-    receipts.issue(resources)
-    assert check.problems(database) == []
-    assert [(one.district, one.receipts > 0, one.receipts == one.ledger) for one in check.by_district(database)] == [
-        ("001", True, True),
-        ("002", True, True),
-    ]
-
-
-def test_the_check_finds_a_gap(client: Client, resources: Resources, clock: SteppedClock, database: psycopg.Connection):
-    park(client, clock)
-    receipts.issue(resources)
-    database.execute("UPDATE number_series SET last = 2 WHERE name = 'receipt/002'")
-    assert check.problems(database) == ["series 002 of 2026: 1 receipts, the last number is 2"]

@@ -12,14 +12,16 @@ from click.testing import CliRunner
 from app import reconcile
 from app.commands.reconcile import reconcile as command
 from app.resources import Resources
-from billing import ledger
+from billing import ledger, withdrawals
 from billing.ledger import Posting
 from billing.reconcile.days import span_of
+from billing.withdrawals import BankAccount
 from tests.billing.payments_of_a_day import Town
 from tests.conftest import SteppedClock
 from tests.fake_stripe import StripeServer
 
 DAY = date(2026, 10, 13)
+ACCOUNT = BankAccount("970436", "0011001234567", "NGUYEN VAN A")
 
 
 @pytest.fixture
@@ -74,6 +76,24 @@ def test_command_says_in_words_what_is_to_be_done(town, at):
     answer = CliRunner().invoke(command, ["--date", str(DAY), "--statement", str(town.statement)])
     assert answer.exit_code == 0 and "1 payments, 1 differences (0 healed, 1 open), 0 VND unexplained" in answer.output
     assert "wrong_amount, +1,000 VND: compare with the gateway's page" in answer.output
+
+
+def test_command_compares_withdrawals_and_shifts_too(carded, town, at):
+    db, noon = carded.connections.get(), span_of(DAY).since + timedelta(hours=12)
+    asked = [withdrawals.request(db, "driver", 50_000, ACCOUNT, noon).id for _ in range(2)]
+    for one in asked:
+        withdrawals.pay(db, one, "FT7", noon)
+    town.pay("cash", "counted_short")
+    town.write()
+    with town.statement.open("a", encoding="utf-8") as file:
+        file.write("FT7,13/10/2026 13:00:00,50000,,rut tien\r\n")
+    found = told("--statement", str(town.statement))
+    assert [(one["gateway"], one["source"], one["payments"]) for one in found["gateways"]] == [
+        ("bank", "file", 2), ("cash", "shifts", 1), ("stripe", "list", 0), ("vietqr", "file", 0),
+        ("vnpay", "credits", 0),
+    ]  # fmt: skip
+    assert set(found["kinds"]) == {"cash_difference", "late"} and found["unexplained"] == 0
+    assert [(one["kind"], one["amount"], one["state"]) for one in found["list"]] == [("late", 50_000, "open")]
 
 
 def test_something_unexplained_ends_with_1(carded, town, at):

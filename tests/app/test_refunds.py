@@ -123,7 +123,7 @@ class TestRefunds:
     def test_card_money_goes_back_by_its_gateway_or_to_the_wallet(
         self, client: Client, clock: SteppedClock, books: psycopg.Connection, database_url: str
     ):
-        sessions = [stay(client, clock, payment_method="card", plate=f"30A-000.0{n}") for n in (1, 2)]
+        sessions = [stay(client, clock, payment_method="cash", plate=f"30A-000.0{n}") for n in (1, 2)]
         for n, session in enumerate(sessions):
             books.execute(
                 "INSERT INTO payment (id, client, purpose, session_id, method, amount, paid, state, reference, "

@@ -88,7 +88,9 @@ def test_rows_have_the_documented_form(client: Client, clock: SteppedClock):
             }
         ],
     }
-    assert rows(client, "revenue", zone=ZONE, vehicle_class="car") == [row | {"sessions": 1, "revenue": fee}]
+    assert rows(client, "revenue", zone=ZONE, vehicle_class="car") == [
+        row | {"sessions": 1, "revenue": fee, "refunded": fee | {"amount": 0}, "net": fee}
+    ]
 
 
 def test_district_rows_sum_up_their_zones(client: Client, clock: SteppedClock):
@@ -235,6 +237,8 @@ def count(row: dict, sessions: list[dict], now: datetime) -> dict[str, Any]:
         "departures": len(charged),
         "sessions": len(charged),
         "revenue": {"amount": sum(charged), "currency": "VND"},
+        "refunded": {"amount": 0, "currency": "VND"},
+        "net": {"amount": sum(charged), "currency": "VND"},
     }
 
 
@@ -325,8 +329,8 @@ class TestCsv:
             assert answer.content_type == "text/csv; charset=utf-8" and answer.headers["Vary"] == "Accept"
             table = list(csv.DictReader(io.StringIO(answer.text)))
             for line, row in zip(table, rows(client, report, district="002"), strict=True):
-                revenue = row.pop("revenue", None)
-                row |= {f"revenue_{name}": value for name, value in (revenue or {}).items()}
+                for amount in ("revenue", "refunded", "net"):
+                    row |= {f"{amount}_{name}": value for name, value in row.pop(amount, {}).items()}
                 assert line == {
                     name: "" if v is None else str(v).replace("True", "true").replace("False", "false")
                     for name, v in row.items()
@@ -340,7 +344,8 @@ class TestCsv:
         )
         answer = ask(client, "revenue", accept="text/csv", zone=ZONE, district="001")
         assert answer.text == (
-            "district,zone,vehicle_class,from,to,complete,sessions,revenue_amount,revenue_currency\r\n"
+            "district,zone,vehicle_class,from,to,complete,sessions,revenue_amount,revenue_currency,"
+            "refunded_amount,refunded_currency,net_amount,net_currency\r\n"
         )
 
     def test_pages_are_linked(self, client: Client):

@@ -7,7 +7,7 @@ from app import jobs
 from app.resources import Resources
 from tests.conftest import Client
 
-START = {"zone": "HK-001", "plate": "30A-123.45", "vehicle_class": "car", "payment_method": "card", "minutes": 60}
+START = {"zone": "HK-001", "plate": "30A-123.45", "vehicle_class": "car", "payment_method": "cash", "minutes": 60}
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ class Books:
         self.now, self.emit = now, emit
         self.objects: dict[str, Object] = {}
         self.cards = Cards()
+        self.refunds_stay = "succeeded"  # or pending, or failed: how the refunds to come are answered
         self._numbers = itertools.count(1)
 
     def of(self, kind: str) -> list[Object]:
@@ -210,10 +211,23 @@ class Books:
         charge["refunded"] = charge["amount_refunded"] == charge["amount_captured"]
         made = self.make(
             "re", "refund", amount=amount, currency="vnd", charge=charge["id"], payment_intent=intent["id"],
-            status="succeeded", metadata=dict(params.get("metadata", {})),
+            status="pending" if self.refunds_stay == "pending" else "succeeded",
+            metadata=dict(params.get("metadata", {})),
         )  # fmt: skip
         made["balance_transaction"] = self._book("refund", -amount, made["id"])["id"]
         self.emit("charge.refunded", charge)
+        return self.fail_refund(made["id"]) if self.refunds_stay == "failed" else made
+
+    def fail_refund(self, id_: str, then: str = "refund.failed") -> Object:
+        """The card's bank does not take a refund: Stripe has the money again, some days later."""
+        made = self.get(id_, "refund")
+        charge = self.objects[made["charge"]]
+        charge["amount_refunded"] -= made["amount"]
+        charge["refunded"] = False
+        line = self._book("refund_failure", made["amount"], id_)
+        made |= {"status": "failed", "failure_reason": "expired_or_canceled_card"}
+        made["failure_balance_transaction"] = line["id"]
+        self.emit(then, made)
         return made
 
     def _book(self, kind: str, amount: int, source: str, fee: int = 0) -> Object:

@@ -17,6 +17,7 @@ import redis
 from app.stack import Stack, StackError
 from app.stack.folders import LONGEST_SOCKET_PATH, SHARED_STATE
 from app.stack.ports import is_free
+from app.stack.postgres import memory_settings
 from app.stack.processes import wait_until, working_in
 from tests.stack.conftest import as_root, make_home, open_place, remove_home
 
@@ -76,6 +77,14 @@ class TestStartAndStop:
         assert answer(url, "SHOW server_encoding") == "UTF8"
         assert answer(url, "SHOW listen_addresses") == "127.0.0.1"
         assert redis.Redis.from_url(stack.redis_url).config_get("bind") == {"bind": "127.0.0.1"}
+
+    @pytest.mark.parametrize(
+        ("gigabytes", "buffers", "cache"),
+        [(0.5, "128MB", "256MB"), (2, "256MB", "682MB"), (24, "2048MB", "8192MB")],
+    )
+    def test_cache_grows_with_the_machine(self, gigabytes: float, buffers: str, cache: str) -> None:
+        told = memory_settings(int(gigabytes * 2**30))
+        assert told == {"shared_buffers": buffers, "effective_cache_size": cache}
 
 
 class TestAccess:

@@ -218,14 +218,14 @@ def test_a_stay_over_midnight_is_split_between_hanois_days(connection, midnight)
         (30 * 60_000_000, 1, 1, 0),
         (45 * 60_000_000, 1, 0, 1),
     ]
-    assert only(metrics.revenue(connection, question)) == [(0, 0), (1, 25_000)]
+    assert only(metrics.revenue(connection, question)) == [(0, 0, 0), (1, 25_000, 0)]
 
 
 def test_a_stay_that_ends_at_the_bound_counts_as_gone_in_the_next_bucket(connection):
     past(connection, at("2026-10-14T05:00"), at("2026-10-14T06:00"))
     question = ask(at("2026-10-14T05:00"), at("2026-10-14T07:00"), "1h", zone="HK-001", vehicle_class="car")
     assert only(metrics.occupancy(connection, question)) == [(60 * 60_000_000, 1, 1, 0), (0, 0, 0, 1)]
-    assert only(metrics.revenue(connection, question)) == [(0, 0), (1, 25_000)]
+    assert only(metrics.revenue(connection, question)) == [(0, 0, 0), (1, 25_000, 0)]
     later = ask(at("2026-10-14T06:00"), at("2026-10-14T07:00"), "1h", zone="HK-001", vehicle_class="car")
     assert only(metrics.occupancy(connection, later)) == [(0, 0, 0, 1)]
 
@@ -241,7 +241,7 @@ def test_a_session_stopped_as_it_began_comes_and_goes_and_never_stands(connectio
     past(connection, at("2026-10-14T08:00"), at("2026-10-14T08:00"))
     question = ask(at("2026-10-14T08:00"), at("2026-10-14T09:00"), "1h", zone="HK-001", vehicle_class="car")
     assert only(metrics.occupancy(connection, question)) == [(0, 0, 1, 1)]
-    assert only(metrics.revenue(connection, question)) == [(1, 25_000)]
+    assert only(metrics.revenue(connection, question)) == [(1, 25_000, 0)]
 
 
 def test_peak_of_a_district_is_of_one_instant_not_the_sum_of_its_zones_peaks(connection):
@@ -298,7 +298,7 @@ def test_a_zone_no_longer_in_force_keeps_its_past(connection):
     zone(connection, "HK-009", valid_to=at("2026-06-01T00:00"), car=5)
     past(connection, at("2026-05-01T08:00"), at("2026-05-01T08:10"), zone="HK-009")
     question = ask(at("2026-05-01T08:00"), at("2026-05-01T08:15"), zone="HK-009")
-    assert only(metrics.revenue(connection, question)) == [(1, 25_000)]
+    assert only(metrics.revenue(connection, question)) == [(1, 25_000, 0)]
 
 
 @pytest.mark.parametrize("by", ["zone", "district"])

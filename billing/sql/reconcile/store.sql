@@ -3,8 +3,8 @@
 INSERT INTO reconciliation_difference AS d
        (day, gateway, booking, reference, kind, theirs, ours, amount, at, payment_id, source, description, state, found_at, settled_at)
 SELECT %(day)s, %(gateway)s, booking, reference, kind, theirs, ours, amount, at, payment_id, source, description,
-       CASE WHEN kind = 'late' AND is_matched THEN 'explained' ELSE 'open' END, %(now)s,
-       CASE WHEN kind = 'late' AND is_matched THEN %(now)s::timestamptz END
+       CASE WHEN is_explained THEN 'explained' ELSE 'open' END, %(now)s,
+       CASE WHEN is_explained THEN %(now)s::timestamptz END
   FROM found ORDER BY booking, reference
 ON CONFLICT (day, gateway, booking, reference) DO UPDATE
    SET kind = EXCLUDED.kind, theirs = EXCLUDED.theirs, ours = EXCLUDED.ours, amount = EXCLUDED.amount, state = EXCLUDED.state,

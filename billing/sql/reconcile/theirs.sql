@@ -11,9 +11,9 @@ WITH once AS (
            AND (p.state = 'paid' AND p.gateway_reference IS NOT NULL OR row_number() OVER (
                 PARTITION BY p.id, o.booking ORDER BY (o.source = p.gateway_reference) DESC NULLS LAST, o.at, o.id) > 1) AS is_second
       FROM once o LEFT JOIN LATERAL (
-           SELECT * FROM payment r WHERE r.reference = o.reference
+           SELECT * FROM payment r WHERE o.booking IN ('payment', 'refund') AND r.reference = o.reference
            UNION ALL
-           SELECT * FROM payment s WHERE s.gateway_reference = o.source LIMIT 1) p ON o.booking IN ('payment', 'refund')
+           SELECT * FROM payment s WHERE o.booking IN ('payment', 'refund') AND s.gateway_reference = o.source LIMIT 1) p ON true
 ), named AS (
     SELECT *, COALESCE(name, CASE WHEN is_second THEN ours || '/' || source ELSE ours END,
                        %(gateway)s || '/' || COALESCE(source, id)) AS full_name

@@ -1,7 +1,8 @@
 """The search against what it is defined by: every order of small histories; and runs that are right by construction."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import combinations, permutations
+from random import Random
 from typing import Any
 
 import pytest
@@ -209,3 +210,43 @@ def test_stuck_search_names_what_cannot_be_next():
     stuck = linearizability.check(PlateModel(), [start(0, 1, "a", plate=PLATE), start(2, 3, "b", plate=PLATE)])
     assert stuck is not None and stuck.ordered == 1
     assert [candidate.session for candidate in stuck.candidates] == ["b"]
+
+
+OLD = 5_000  # as old as some five hundred calls
+
+
+def crowd_with_counts(random: Random, length: int, happened: float) -> Iterator[Operation]:
+    """An advisory zone in which some five calls overlap at any time, and one start in twenty-five is not answered:
+    right by construction, with counts of the very instant, of which nobody knows that they are."""
+    instant, lost, running = 0, 0, list[str]()
+    for plate in map(str, range(length)):
+        instant += random.randrange(1, 20)
+        called, answered = instant - random.randrange(25), instant + random.randrange(25)
+        if random.random() < 0.2:
+            yield operation("count", called, answered, number=len(running) + lost)
+        elif running and random.random() < 0.5:
+            session = running.pop(0)
+            yield stop(called, answered, session, plate=session)
+        elif random.random() < 0.04:
+            lost += random.random() < happened
+            yield start(called, None, outcome=MAYBE, plate=plate)
+        else:
+            running.append(plate)
+            yield start(called, answered, plate, plate=plate)
+
+
+@pytest.mark.parametrize("happened", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("seed", range(12))
+def test_counts_that_may_be_old_do_not_let_the_search_grow(seed: int, happened: float):
+    operations = list(crowd_with_counts(Random(seed), 2_000, happened))
+    zones = {(ZONE, CAR): ZoneModel(1, strict=False)}
+    report = history.check(operations, zones, count_age=OLD, max_configurations=10)
+    assert report.violations == []
+
+
+def test_count_that_is_old_is_found_to_be_allowed_and_one_that_is_older_is_not():
+    operations = [start(0, 10, "a"), stop(20, 30, "a"), operation("count", 100, 110, number=1)]
+    zones = {(ZONE, CAR): ZoneModel(1)}
+    assert history.check(operations, zones, count_age=75).violations == []
+    rules = {found.rule for found in history.check(operations, zones, count_age=60).violations}
+    assert rules == {"impossible_count", "not_linearizable"}

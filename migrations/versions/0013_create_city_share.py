@@ -2,8 +2,8 @@
 
 from migrations.twin import run_twin
 
-revision = "0015"
-down_revision = "0010"
+revision = "0013"
+down_revision = "0012"
 
 
 def upgrade() -> None:

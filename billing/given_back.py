@@ -1,0 +1,157 @@
+"""Money that a gateway gave back: by our order, or by somebody on the gateway's own page; and what came back of it.
+
+Every refund of a gateway is booked once, by the gateway's own id of it, whoever tells of it first: debit `refund`,
+credit clearing. Where the money comes from is booked against the same account, so that `refund` ends at zero:
+
+- By our order: billing.refunds took it back of the charge when the operator decided. The key that the gateway was asked
+  with tells which refund it is.
+- On the gateway's page, in this order: what the payment had put into its driver's wallet goes out of it, and what the
+  wallet does not have free any more is owed; then, of a session's payment, the charge is given back as far as it is
+  left, as an operator's refund would be; the rest is our loss, and stays in `refund`.
+
+A refund may fail days later. Then the gateway has the money again, and what was meant for the driver is put into the
+wallet.
+
+Locked are the payment, then the refund, then the wallet.
+"""
+
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from billing import calls, ledger, payments, refunds, wallets
+from billing.audit import Act
+from billing.errors import NothingCharged
+from billing.gateways import Refund
+from billing.ledger import RECEIVABLE, WALLET, Posting, Wallet
+from billing.payments import Payment
+from billing.refunds import ON_THE_WAY, Charge
+
+
+class _Told(NamedTuple):
+    """A refund of a gateway as it was booked; VND."""
+
+    refund_id: UUID | None
+    of_charge: int
+    of_wallet: int
+    of_ours: int
+    state: str = "given"
+
+
+def book(connection: psycopg.Connection, payment: Payment, made: Refund, gateway: str, at: datetime) -> None:
+    """Book a refund of a payment as its gateway has it now. Told once more, it changes nothing."""
+    with connection.transaction():
+        payments.lock(connection, payment.id)
+        told = _find(connection, gateway, made.gateway_reference)
+        booked = ledger.find(connection, "refund", f"{gateway}/{made.gateway_reference}")
+        if made.state == "failed":
+            if told is None or told.state == "given":
+                _come_back(connection, payment, made, gateway, at, told or _unknown(connection, payment, made), booked)
+        elif told is None and booked is None:
+            _give(connection, payment, made, gateway, at)
+
+
+_FIND = """
+SELECT refund_id, of_charge, of_wallet, of_ours, state FROM gateway_refund WHERE gateway = %s AND reference = %s
+"""
+
+
+def _find(connection: psycopg.Connection, gateway: str, reference: str) -> _Told | None:
+    row = connection.execute(_FIND, (gateway, reference)).fetchone()
+    return _Told(*row) if row else None
+
+
+def _unknown(connection: psycopg.Connection, payment: Payment, made: Refund) -> _Told:
+    """One that failed before we heard of it, or was booked before these rows were kept."""
+    ordered = calls.refund_of(connection, payment.id, made.reference)
+    return _Told(ordered, made.amount, 0, 0) if ordered else _Told(None, 0, 0, made.amount)
+
+
+def _give(connection: psycopg.Connection, payment: Payment, made: Refund, gateway: str, at: datetime) -> None:
+    name = f"{gateway}/{made.gateway_reference}"
+    ordered = calls.refund_of(connection, payment.id, made.reference)
+    told = _Told(ordered, made.amount, 0, 0) if ordered else _on_page(connection, payment, made.amount, name, at)
+    entries = {ON_THE_WAY: made.amount, f"clearing/{gateway}": -made.amount}
+    ledger.post(connection, [Posting("refund", name, at, entries)])
+    _note(connection, payment, made, gateway, at, told)
+
+
+def _on_page(connection: psycopg.Connection, payment: Payment, amount: int, name: str, at: datetime) -> _Told:
+    """Take an amount from where it came from, on the way to a card that has it already."""
+    charge = _charge(connection, payment)
+    has, _ = wallets.lock(connection, WALLET + payment.client, WALLET + (charge.owner if charge else payment.client))
+    of_wallet = min(amount, _put_in_wallet(connection, payment))
+    if of_wallet:
+        _out_of_wallet(connection, payment.client, has, of_wallet, name, at)
+    of_charge = min(amount - of_wallet, refunds.left_of(connection, charge)) if charge else 0
+    refund_id = None
+    if charge and of_charge:
+        act = Act(name.partition("/")[0], at, f"given back on the page of {name}")
+        refund_id = refunds.given_at_gateway(connection, charge, of_charge, act)
+    return _Told(refund_id, of_charge, of_wallet, amount - of_wallet - of_charge)
+
+
+def _charge(connection: psycopg.Connection, payment: Payment) -> Charge | None:
+    """What the session of a payment was charged; None where it is for no session, or nothing was."""
+    try:
+        return refunds.charge_of(connection, payment.session_id) if payment.session_id else None
+    except NothingCharged:
+        return None
+
+
+# What came back of failed refunds is in the wallet as well.
+_PUT_IN_WALLET = """
+SELECT COALESCE((SELECT -e.amount FROM ledger_transaction t JOIN ledger_entry e ON e.transaction_id = t.id
+                   JOIN ledger_account a ON a.id = e.account_id AND a.code = %s
+                  WHERE t.kind = 'payment' AND t.reference = %s), 0)
+     + COALESCE((SELECT sum(CASE state WHEN 'failed' THEN of_charge ELSE -of_wallet END)
+                   FROM gateway_refund WHERE payment_id = %s), 0)::bigint
+"""
+
+
+def _put_in_wallet(connection: psycopg.Connection, payment: Payment) -> int:
+    """VND that a payment put into its driver's wallet, less what was given back of that."""
+    values = (WALLET + payment.client, payment.reference, payment.id)
+    row = connection.execute(_PUT_IN_WALLET, values).fetchone()
+    assert row is not None
+    return max(int(row[0]), 0)
+
+
+def _out_of_wallet(
+    connection: psycopg.Connection, client: str, has: Wallet, amount: int, name: str, at: datetime
+) -> None:
+    """What is not free any more, spent or put aside for a running session, is owed."""
+    free = min(amount, max(has.available, 0))
+    entries = {WALLET + client: free, RECEIVABLE + client: amount - free, ON_THE_WAY: -amount}
+    ledger.post(connection, [Posting("given_back", name, at, entries)])
+
+
+def _come_back(
+    connection: psycopg.Connection, payment: Payment, made: Refund, gateway: str, at: datetime, told: _Told,
+    booked: UUID | None,
+) -> None:  # fmt: skip
+    """The gateway has the money again: what was for the driver is put into the wallet."""
+    name = f"{gateway}/{made.gateway_reference}"
+    if booked:
+        ledger.reverse(connection, booked, name, at)
+    if told.refund_id:
+        refunds.to_wallet(connection, told.refund_id, at)
+    if told.of_wallet:
+        entries = {ON_THE_WAY: told.of_wallet, WALLET + payment.client: -told.of_wallet}
+        ledger.post(connection, [Posting("refund_to_wallet", name, at, entries)])
+        wallets.settle_owed(connection, payment.client, at, told.of_wallet)
+    _note(connection, payment, made, gateway, at, told._replace(state="failed"))
+
+
+def _note(
+    connection: psycopg.Connection, payment: Payment, made: Refund, gateway: str, at: datetime, told: _Told
+) -> None:
+    connection.execute(
+        "INSERT INTO gateway_refund AS r (gateway, reference, payment_id, refund_id, amount, of_charge, of_wallet, "
+        "of_ours, state, told_at, failed_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
+        "ON CONFLICT (gateway, reference) DO UPDATE SET state = excluded.state, failed_at = excluded.failed_at",
+        (gateway, made.gateway_reference, payment.id, told.refund_id, made.amount, told.of_charge, told.of_wallet,
+         told.of_ours, told.state, at, at if told.state == "failed" else None),
+    )  # fmt: skip
