@@ -148,7 +148,7 @@ def test_group_in_which_all_can_pay_is_one_statement(resources, db, statements):
     assert all(started(starts.together(resources, db, calls))) and len(statements) == 1
 
 
-@pytest.mark.parametrize("method", ["wallet", "vietqr"])
+@pytest.mark.parametrize("method", ["wallet", "cash"])
 def test_lone_start_that_cannot_pay_is_one_statement(resources, clock, db, statements, method):
     leave(db, clock, "driver-1", 0)
     move(db, clock, "driver-1", resources.settings.owed_limit + 1, "receivable")
@@ -183,7 +183,7 @@ def test_other_refusals_stay_their_own(resources, clock, db, strict_zone, statem
     calls = [
         plan(resources, "driver-1", 1), plan(resources, "driver-2", 2, zone=strict_zone),
         plan(resources, "driver-3", 8),
-        plan(resources, "driver-4", 4, "vietqr"), plan(resources, "driver-1", 5, "vietqr"),
+        plan(resources, "driver-4", 4, "cash"), plan(resources, "driver-1", 5, "cash"),
     ]  # fmt: skip
     answers = starts.together(resources, db, calls)
     assert [type(one) for one in answers] == [InsufficientFunds, ZoneFull, AlreadyParked, Started, Started]
