@@ -101,15 +101,21 @@ PASSES: dict[str, tuple[Invariant, ...]] = {
     ),
     "receipts": (
         Invariant("receipts_issued", "revenue has its receipt, as far as the job that issues them has come",
-                  "receipt IS NULL", "booked IS NOT NULL AND is_due", "net || ' VND of revenue'"),
+                  "receipt IS NULL", "is_due", "net || ' VND of revenue'"),
         Invariant("receipt_amounts", "a receipt says what was booked: revenue, VAT, district",
                   "(amount - receipt_vat, receipt_vat, receipt_district) IS DISTINCT FROM (net, vat, district)",
                   "receipt IS NOT NULL", "concat(amount, ', booked ', net + vat, ' in ', district)"),
+    ),
+    "districts": (
+        Invariant("receipt_revenue", "the receipts of a district come to its revenue, as far as that job has come",
+                  "receipts <> booked", shown="receipts || ', booked ' || booked"),
+    ),
+    "papers": (
         Invariant("credit_notes", "a credit note corrects the receipt of its own session",
                   "corrects_its_own IS NOT TRUE", "kind = 'credit_note'"),
         Invariant("einvoices", "a receipt has its e-invoice, with the same number",
-                  "invoice_number IS DISTINCT FROM number", "receipt IS NOT NULL",
-                  "concat(number, ', e-invoice ', invoice_number)"),
+                  "invoice_number IS DISTINCT FROM number",
+                  shown="concat(number, ', e-invoice ', invoice_number)"),
     ),
     "series": (
         Invariant("numbers", "the numbers of a series of receipts or e-invoices have no gap",

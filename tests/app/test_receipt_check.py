@@ -61,8 +61,9 @@ def test_what_has_no_receipt_is_found_once_its_time_has_come(
     assert result.exit_code == 0 and proofs(result)["receipts_issued"]["checked"] == 0, "the job was not there yet"
     all_receipts_are_due(connection)
     result = run("check", "--json")
-    (missing,) = (one for one in proofs(result).values() if one["wrong"])
+    missing, districts = (one for one in proofs(result).values() if one["wrong"])
     assert (result.exit_code, missing["name"], missing["wrong"]) == (1, "receipts_issued", 5)
+    assert (districts["name"], districts["wrong"]) == ("receipt_revenue", 1), "of the other one all was taken back"
     assert json.loads(result.stdout)["ok"] is False and "VND of revenue" in missing["first"][0]
     receipts.sweep(resources)
     assert run("check", "--json").exit_code == 0
@@ -78,14 +79,16 @@ def test_gap_is_named_with_its_series(run: Run, papered: Client, connection: psy
 A_RECEIPT = "(SELECT id FROM receipt WHERE kind = 'receipt' ORDER BY district, number LIMIT 1)"
 A_NOTE = "(SELECT id FROM receipt WHERE kind = 'credit_note' ORDER BY district, number LIMIT 1)"
 DAMAGE = {
-    "an amount": (f"UPDATE receipt SET amount = amount + 1 WHERE id = {A_RECEIPT}", {"receipt_amounts"}),
-    "between revenue and VAT": (f"UPDATE receipt SET vat = vat + 1 WHERE id = {A_RECEIPT}", {"receipt_amounts"}),
+    "an amount": (f"UPDATE receipt SET amount = amount + 1 WHERE id = {A_RECEIPT}",
+                  {"receipt_amounts", "receipt_revenue"}),
+    "between revenue and VAT": (f"UPDATE receipt SET vat = vat + 1 WHERE id = {A_RECEIPT}",
+                                {"receipt_amounts", "receipt_revenue"}),
     "a district": ("UPDATE receipt SET district = '009' WHERE district = '001'", {"receipt_amounts", "numbers"}),
-    "a lost receipt": (f"DELETE FROM receipt WHERE id = {A_NOTE}", {"receipts_issued", "numbers"}),
+    "a lost receipt": (f"DELETE FROM receipt WHERE id = {A_NOTE}", {"receipts_issued", "receipt_revenue", "numbers"}),
     "a receipt of nothing": (
         "INSERT INTO receipt SELECT gen_random_uuid(), kind, district, 2027, 1, client, gen_random_uuid(), NULL, "
         "charged_at, issued_at, amount, vat, content FROM receipt WHERE kind = 'receipt' LIMIT 1",
-        {"receipt_amounts", "einvoices", "numbers"}),
+        {"receipt_revenue", "einvoices", "numbers"}),
     "a note of another's": ("UPDATE receipt SET session_id = gen_random_uuid() WHERE kind = 'credit_note'",
                             {"credit_notes"}),
     "a gap": ("UPDATE number_series SET last = last + 1 WHERE name = 'receipt/002'", {"numbers"}),
@@ -116,5 +119,5 @@ def test_damage_is_found_and_named(run: Run, papered: Client, connection: psycop
 
 
 def test_every_invariant_has_a_damage():
-    invariants = {one.name for name in ("refunds", "receipts", "series") for one in PASSES[name]}
+    invariants = {one.name for name in ("refunds", "receipts", "districts", "papers", "series") for one in PASSES[name]}
     assert invariants == set().union(*(expected for _, expected in DAMAGE.values()))
