@@ -193,3 +193,12 @@ def test_many_at_once_never_overdraw_and_never_wait_in_a_circle(database_url: st
         assert found.balance == -ledger.balance(connection, f"wallet/{owner}") >= found.held
         assert found.owed == ledger.balance(connection, f"receivable/{owner}")
         assert connection.execute(pending, [owner]).fetchone() == (found.held,)
+
+
+def test_second_charge_of_a_session_touches_nothing(connection: psycopg.Connection, owner: str):
+    """Neither its hold nor what is free, also where it would be more than before."""
+    one = hold(connection, owner, 100)[0]
+    for fee in (100, 400):
+        charge(connection, [(one, owner, "wallet", fee), (uuid4(), owner, "wallet", 0)], NOW + timedelta(hours=1))
+        assert ledger.wallet(connection, owner) == ledger.Wallet(900)
+    assert hold_states(connection, [one]) == [("captured", 100)]

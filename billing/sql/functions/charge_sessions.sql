@@ -75,14 +75,14 @@ BEGIN
     PERFORM FROM wallet w
       WHERE w.owner = ANY (p_clients) AND w.kind IN ('wallet', 'float') ORDER BY w.owner, w.kind FOR NO KEY UPDATE;
 
-    -- `ended_at IS NULL` says pending, without the index of all that are: a plan that was made while there were none would read it.
+    -- By `= ANY`, which is looked up in whatever order the planner joins: a plan that was made on an empty table would read all.
     WITH ended AS (
         UPDATE hold h
            SET state = CASE WHEN s.fee > 0 THEN 'captured' ELSE 'released' END, captured = NULLIF(LEAST(s.fee, h.amount), 0),
                ended_at = p_at
           FROM (SELECT s.id, CASE WHEN s.method IN ('wallet', 'cash') THEN s.fee ELSE 0 END AS fee
                   FROM unnest(p_sessions, p_methods, p_fees) s(id, method, fee)) s
-         WHERE h.id = s.id AND h.ended_at IS NULL
+         WHERE h.id = s.id AND h.id = ANY (p_sessions) AND h.ended_at IS NULL
         RETURNING h.id, h.owner, h.kind, h.amount, COALESCE(h.captured, 0) AS captured
     ), freed AS (
         UPDATE wallet w SET held = w.held - f.amount
@@ -103,7 +103,7 @@ BEGIN
                    GREATEST(LEAST(s.fee - s.drawn, w.balance - w.held - sum(s.drawn) OVER (PARTITION BY s.client)
                        - (sum(s.fee - s.drawn) OVER (PARTITION BY s.client ORDER BY s.n) - (s.fee - s.drawn))), 0)::bigint AS amount
               FROM unnest(p_sessions, p_clients, p_methods, p_fees, v_drawn) WITH ORDINALITY s(id, client, method, fee, drawn, n)
-              JOIN wallet w ON w.owner = s.client AND w.kind = 'wallet'
+              JOIN wallet w ON w.owner = s.client AND w.owner = ANY (p_clients) AND w.kind = 'wallet'
              WHERE s.method = 'wallet'
         ), captured AS (
             UPDATE hold h SET captured = m.drawn + m.amount FROM more m WHERE h.id = m.id AND m.drawn > 0 AND m.amount > 0
