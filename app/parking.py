@@ -29,7 +29,7 @@ Answer = TypeVar("Answer")
 # A session that must be closed first, and then once more where a third request came between.
 ATTEMPTS = 3
 # What pays a stay without a rail to somebody else's.
-PAID_HERE = ("wallet", "cash")
+PAID_HERE = ("wallet", "cash", "free")
 # How far ahead a strict overstay is priced at a time.
 OVERSTAY_HORIZON = timedelta(days=7)
 
@@ -147,12 +147,14 @@ def _plan(
     _check_minutes(request.minutes or 0, longest)
     ends_at = None if request.minutes is None else started_at + timedelta(minutes=request.minutes)
     price, free_until = _agree(rate, started_at, longest), None
-    if request.payment_method not in PAID_HERE and price.owed(ends_at - started_at if ends_at else longest):
-        if request.payment_method == "free":
-            free_until = permits.free_until(resources, place, plate, request.vehicle_class, started_at, ends_at)
-            price = _agree(rate, started_at, longest, free_until)
-        else:
-            paying.check_set_up(resources.settings, request.payment_method)
+    asked = price.owed(ends_at - started_at if ends_at else longest)
+    if request.payment_method == "free" and price.owed(longest):
+        # Also where the time that is asked for is free by the rate: it may be extended, or overstayed.
+        whose = place, plate, request.vehicle_class
+        free_until = permits.free_until(resources, *whose, started_at, ends_at, is_needed=asked > 0)
+        price = _agree(rate, started_at, longest, free_until)
+    elif asked and request.payment_method not in PAID_HERE:
+        paying.check_set_up(resources.settings, request.payment_method)
     return sessions.Start(
         id=sessions.new_id(started_at),
         client=client,
@@ -308,7 +310,8 @@ def extend(
 ) -> Session:
     """Add prepaid minutes to a running session, and put their price aside, in one transaction.
 
-    Raises UnknownSession, SessionEnded, SessionExpired, NotPrepaid, MaxStayExceeded, InsufficientFunds, NotFree.
+    Raises UnknownSession, SessionEnded, SessionExpired, NotPrepaid, MaxStayExceeded, InsufficientFunds, NotFree,
+    MethodUnavailable.
     """
     now = resources.clock.now()
     with connection.transaction():
@@ -316,6 +319,8 @@ def extend(
         session = with_fee(resources, sessions.find(connection, session_id, client, now), now)
         if session.payment_method == "free" and session.fee:
             raise NotFree("so long a stay is not free of charge: add less, or start anew and pay")
+        if session.payment_method not in PAID_HERE and session.fee:
+            paying.check_set_up(resources.settings, session.payment_method)
         if session.payment_method == "wallet" and session.fee:
             ledger.raise_hold(connection, session_id, session.fee)
     return session

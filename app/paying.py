@@ -96,4 +96,4 @@ def _status(session: Session, money: session_money.SessionMoney, held: int) -> s
         return "held"
     if money.owed:
         return "owed"
-    return "free" if session.state == "ended" else "open"
+    return "free" if session.ended_at is not None and not session.fee else "open"

@@ -12,13 +12,16 @@ HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 
 
 def free_until(
-    resources: Resources, place: Place, plate: str, vehicle_class: str, start: datetime, end: datetime | None
-) -> datetime:
-    """Until when a vehicle may stand there from `start` on without paying.
+    resources: Resources, place: Place, plate: str, vehicle_class: str, start: datetime, end: datetime | None, *,
+    is_needed: bool,
+) -> datetime | None:  # fmt: skip
+    """Until when a vehicle may stand there from `start` on without paying, by its rights; None where it has none then.
 
-    Raises NotFree where that is before `end`; without an end, where it is not now.
+    Where a right is needed, raises NotFree if that is before `end`; without an end, if it is not now.
     """
     until = rights.covered_until(resources.connections.get(), plate, vehicle_class, place, start)
+    if not is_needed:
+        return until
     if until is None:
         raise NotFree("this stay is not free of charge: choose how it is to be paid")
     if end is not None and end > until:

@@ -78,13 +78,17 @@ def grant(connection: psycopg.Connection, places: Places, wanted: Wanted, by: st
         "reason": reason,
     }
     try:
-        granted = _one(connection, _GRANT, values)
+        with connection.transaction():
+            connection.execute(_LOCK, values)
+            granted = _one(connection, _GRANT, values)
     except psycopg.errors.ExclusionViolation:
         raise errors.AlreadyGranted("the vehicle has a right of this kind there for some of this time") from None
     assert granted is not None
     return granted
 
 
+# Two who insert the same at once would each find the other's row and wait for it.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('parking_right'), hashtext(%(plate)s))"
 _GRANT = f"""
 INSERT INTO parking_right (id, kind, plate, vehicle_class, zone_code, district_code, valid_from, valid_until, reference,
                            reason, granted_at, granted_by)

@@ -6,6 +6,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ SERVICE = SERVICE_ROLE
 VERSIONS = (15, 16, 17, 18)
 START_SECONDS = 120.0  # a crash is recovered from within this time even after a full wal of 2 GB
 REMAINS_SECONDS = 5.0
+CGROUP = Path("/sys/fs/cgroup")
 REMEDY = "remove or change postgres_port in {}"
 
 # For a small machine (2 cores) that does other work too. Errors raised by SQL functions are answers, not incidents, so
@@ -66,6 +68,14 @@ def memory_settings(machine: int) -> dict[str, str]:
     """
     megabytes = min(max(machine // 8 >> 20, 128), 2048)
     return {"shared_buffers": f"{megabytes}MB", "effective_cache_size": f"{max(machine // 3 >> 20, 256)}MB"}
+
+
+def container_memory() -> int:
+    """The bytes that the container may use in which this runs, where it has a limit."""
+    for limit in (CGROUP / "memory.max", CGROUP / "memory" / "memory.limit_in_bytes"):
+        if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+            return int(text)
+    return sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +230,7 @@ class PostgreSQL:
 
     def _write_settings(self, programs: Programs) -> None:
         """Written at every start, so that a newer version of this file takes effect."""
-        memory = memory_settings(psutil.virtual_memory().total)
+        memory = memory_settings(min(psutil.virtual_memory().total, container_memory()))
         settings = {**SETTINGS, **memory, "port": self.port, "unix_socket_directories": self.folders.sockets}
         if programs.has_statistics:
             settings["shared_preload_libraries"] = "pg_stat_statements"

@@ -94,6 +94,8 @@ def test_every_method_will_do_where_nothing_can_be_owed(client: Client, database
         session = start(client, "card", minutes=60)
         assert session.status_code == 201
         assert paid(client, session.json)["status"] == "open"
+        longer = client.post(f"/v1/sessions/{session.json['id']}/extend", json={"minutes": 1}, role="driver")
+        assert (longer.status_code, longer.json["code"]) == (409, "method_unavailable")
         stop(client, session.json)
         assert paid(client, session.json)["status"] == "free"
     finally:

@@ -301,6 +301,31 @@ class TestSession:
         finally:
             set_free_minutes(database_url, 0)
 
+    def test_a_right_serves_also_behind_minutes_that_are_free_by_the_rate(
+        self, client: Client, resources: Resources, database_url: str
+    ):
+        set_free_minutes(database_url, 15)
+        try:
+            resources.catalogue.refresh()
+            grant(client)
+            session = park(client, minutes=10).json
+            assert act(client, session, "extend", minutes=60).json["fee"] == NOTHING
+        finally:
+            set_free_minutes(database_url, 0)
+
+    def test_a_free_session_that_ends_by_itself_was_free(
+        self, client: Client, clock: SteppedClock, resources: Resources
+    ):
+        grant(client)
+        session = park(client).json
+        path = f"/v1/sessions/{session['id']}/payment"
+        assert client.get(path, role="driver").json["status"] == "open"
+        clock.at("2026-10-14T10:00")
+        assert client.get(path, role="driver").json["status"] == "free", "its time is over"
+        clock.advance(minutes=30)
+        assert jobs.release(resources) == 1 and jobs.close(resources) == 1
+        assert client.get(path, role="driver").json["status"] == "free", "and it was closed"
+
     def test_a_repeated_key_has_the_first_answer_also_after_the_right(self, client: Client, clock: SteppedClock):
         permit = grant(client).json
         first = park(client, key="k", minutes=60)

@@ -59,12 +59,15 @@ def test_free_start_looks_at_rights_first_and_only_where_the_rate_asks_something
     statements.clear()
     assert client.post(f"/v1/sessions/{session['id']}/stop", json={}, role="driver").json["fee"]["amount"] == 0
     assert len(statements) == 1
-    set_free_minutes(database_url, 60)
     try:
-        resources.catalogue.refresh()
-        statements.clear()
-        assert client.post("/v1/sessions", json=free, role="driver", key="other").status_code == 201
-        assert len(statements) == 1 and "start_sessions" in statements[0]
+        for minutes, number in ((60, 2), (100_000, 1)):  # of an hour, and of the longest stay
+            set_free_minutes(database_url, minutes)
+            resources.catalogue.refresh()
+            statements.clear()
+            started = client.post("/v1/sessions", json=free, role="driver", key=f"other-{minutes}")
+            assert started.status_code == 201
+            assert len(statements) == number and "start_sessions" in statements[-1]
+            client.post(f"/v1/sessions/{started.json['id']}/stop", json={}, role="driver")
     finally:
         set_free_minutes(database_url, 0)
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import psycopg
 import pytest
 import redis
 
-from app.stack import Stack, StackError
+from app.stack import Stack, StackError, postgres
 from app.stack.folders import LONGEST_SOCKET_PATH, SHARED_STATE
 from app.stack.ports import is_free
 from app.stack.postgres import memory_settings
@@ -85,6 +86,20 @@ class TestStartAndStop:
     def test_cache_grows_with_the_machine(self, gigabytes: float, buffers: str, cache: str) -> None:
         told = memory_settings(int(gigabytes * 2**30))
         assert told == {"shared_buffers": buffers, "effective_cache_size": cache}
+
+    @pytest.mark.parametrize(
+        ("file", "text", "limit"),
+        [("memory.max", "1073741824\n", 2**30), ("memory.max", "max\n", sys.maxsize),
+         ("memory/memory.limit_in_bytes", "536870912\n", 2**29), (None, "", sys.maxsize)],
+    )  # fmt: skip
+    def test_container_may_have_less_memory_than_its_machine(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str | None, text: str, limit: int
+    ) -> None:
+        monkeypatch.setattr(postgres, "CGROUP", tmp_path)
+        if file:
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            (tmp_path / file).write_text(text)
+        assert postgres.container_memory() == limit
 
 
 class TestAccess:
