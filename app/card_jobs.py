@@ -61,10 +61,10 @@ def refund(resources: Resources) -> int:
 
 
 def _ask_refund(connection: psycopg.Connection, wanted: AtGateway) -> bool | None:
-    """Plan the call once, under the payment's lock; later, what became of it."""
+    """Plan the call once, whichever payment is the largest by then; later, what became of it."""
     with connection.transaction():
         payment = payments.lock(connection, wanted.payment_id)
-        state = calls.for_refund(connection, payment.id, wanted.refund_id)
+        state = calls.for_refund(connection, wanted.refund_id)
         if state is None:
             request = {"refund": str(wanted.refund_id)}
             calls.plan(connection, payment.id, "refund", wanted.amount, real_now(), request=request)

@@ -110,13 +110,20 @@ def plan(
     return Call(*row)
 
 
-def for_refund(connection: psycopg.Connection, payment_id: UUID, refund_id: UUID) -> str | None:
-    """The state of the last call that was planned for a refund of a payment; None where none was."""
-    row = connection.execute(
-        "SELECT state FROM gateway_call WHERE payment_id = %s AND verb = 'refund' AND request ->> 'refund' = %s "
-        "ORDER BY made_at DESC, key DESC LIMIT 1",
-        (payment_id, str(refund_id)),
-    ).fetchone()
+_FOR_REFUND = """
+SELECT state FROM gateway_call
+ WHERE payment_id IN (SELECT p.id FROM refund r JOIN payment p ON p.session_id = r.session_id WHERE r.id = %(id)s)
+   AND verb = 'refund' AND request ->> 'refund' = %(id)s::text
+ ORDER BY made_at DESC, key DESC LIMIT 1"""
+
+
+def for_refund(connection: psycopg.Connection, refund_id: UUID) -> str | None:
+    """The state of the last call that was planned for a refund, of whichever payment; None where none was.
+
+    It locks the refund, so that in the caller's transaction nobody else plans one.
+    """
+    connection.execute("SELECT FROM refund WHERE id = %s FOR UPDATE", (refund_id,))
+    row = connection.execute(_FOR_REFUND, {"id": refund_id}).fetchone()
     return row[0] if row else None
 
 
