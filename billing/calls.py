@@ -275,14 +275,18 @@ def listed(connection: psycopg.Connection, states: Sequence[str], limit: int) ->
     return [Listed(*row) for row in rows]
 
 
+# A refund is asked for with its key. A capture or release is over: the job plans another one, by what is owed by then.
+_RETRY = """
+UPDATE gateway_call
+   SET state = CASE verb WHEN 'refund' THEN 'waiting' ELSE 'refused' END,
+       settled_at = CASE verb WHEN 'refund' THEN NULL ELSE settled_at END, tries = 0, retry_at = %s
+ WHERE key = %s AND state = 'parked' AND verb = ANY(%s)"""
+
+
 def retry(connection: psycopg.Connection, key: str, real: datetime) -> None:
-    """Let a parked call be made once more, with its key. Raises UnknownCall, also for a hold or a charge."""
-    changed = connection.execute(
-        "UPDATE gateway_call SET state = 'waiting', settled_at = NULL, tries = 0, retry_at = %s "
-        "WHERE key = %s AND state = 'parked' AND verb = ANY(%s)",
-        (real, key, list(_AGAIN)),
-    )
-    if changed.rowcount == 0:
+    """Let a parked refund be asked for once more, with its key; or a hold be captured or released by another call, as
+    far as its fee is still owed by then. Raises UnknownCall, also for a hold or a charge."""
+    if connection.execute(_RETRY, (real, key, list(_AGAIN))).rowcount == 0:
         raise UnknownCall(f"no {', '.join(_AGAIN)} of the key {key} is parked")
 
 
