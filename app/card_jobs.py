@@ -61,10 +61,10 @@ def refund(resources: Resources) -> int:
 
 
 def _ask_refund(connection: psycopg.Connection, wanted: AtGateway) -> bool | None:
-    """Plan the call once, under the payment's lock; later, what became of it."""
+    """Plan the call once, whichever payment is the largest by then; later, what became of it."""
     with connection.transaction():
         payment = payments.lock(connection, wanted.payment_id)
-        state = calls.for_refund(connection, payment.id, wanted.refund_id)
+        state = calls.for_refund(connection, wanted.refund_id)
         if state is None:
             request = {"refund": str(wanted.refund_id)}
             calls.plan(connection, payment.id, "refund", wanted.amount, real_now(), request=request)
@@ -72,7 +72,7 @@ def _ask_refund(connection: psycopg.Connection, wanted: AtGateway) -> bool | Non
 
 
 # What was held for sessions that are over by now, with what each still owes (it may have been paid in another way). One
-# that is being looked at is left out.
+# that is being looked at is left out, and so is whose driver's card is being charged for what he owes: that may be it.
 _ENDED = f"""
 SELECT {", ".join(f"p.{name}" for name in Payment._fields)}, GREATEST(LEAST(e.amount, w.owed), 0)
   FROM payment p
@@ -83,6 +83,10 @@ SELECT {", ".join(f"p.{name}" for name in Payment._fields)}, GREATEST(LEAST(e.am
  WHERE p.method = 'card' AND p.id = p.session_id AND p.state IN ('authorized', 'requires_action')
    AND NOT EXISTS (SELECT FROM active_session s WHERE s.id = p.session_id)
    AND NOT EXISTS (SELECT FROM gateway_call c WHERE c.payment_id = p.id AND c.state IN ('waiting', 'parked'))
+   AND NOT EXISTS (SELECT FROM payment o
+                    WHERE o.client = p.client AND o.method = 'card' AND o.purpose <> 'topup'
+                      AND o.id IS DISTINCT FROM o.session_id AND o.state = ANY (%s)
+                      AND NOT EXISTS (SELECT FROM gateway_call c WHERE c.payment_id = o.id AND c.state = 'parked'))
  ORDER BY p.created_at LIMIT %s FOR UPDATE OF p SKIP LOCKED"""
 
 
@@ -90,7 +94,7 @@ def plan_ends(resources: Resources) -> int:
     """Plan the captures of sessions that are over, and the releases where nothing is taken; the number planned."""
     connection = resources.connections.get()
     with connection.transaction():
-        ended = connection.execute(_ENDED, (BATCH,)).fetchall()
+        ended = connection.execute(_ENDED, (list(payments.OPEN), BATCH)).fetchall()
         for row in ended:
             _plan_end(resources, connection, Payment(*row[:-1]), row[-1])
     return len(ended)

@@ -110,13 +110,20 @@ def plan(
     return Call(*row)
 
 
-def for_refund(connection: psycopg.Connection, payment_id: UUID, refund_id: UUID) -> str | None:
-    """The state of the last call that was planned for a refund of a payment; None where none was."""
-    row = connection.execute(
-        "SELECT state FROM gateway_call WHERE payment_id = %s AND verb = 'refund' AND request ->> 'refund' = %s "
-        "ORDER BY made_at DESC, key DESC LIMIT 1",
-        (payment_id, str(refund_id)),
-    ).fetchone()
+_FOR_REFUND = """
+SELECT state FROM gateway_call
+ WHERE payment_id IN (SELECT p.id FROM refund r JOIN payment p ON p.session_id = r.session_id WHERE r.id = %(id)s)
+   AND verb = 'refund' AND request ->> 'refund' = %(id)s::text
+ ORDER BY made_at DESC, key DESC LIMIT 1"""
+
+
+def for_refund(connection: psycopg.Connection, refund_id: UUID) -> str | None:
+    """The state of the last call that was planned for a refund, of whichever payment; None where none was.
+
+    It locks the refund, so that in the caller's transaction nobody else plans one.
+    """
+    connection.execute("SELECT FROM refund WHERE id = %s FOR UPDATE", (refund_id,))
+    row = connection.execute(_FOR_REFUND, {"id": refund_id}).fetchone()
     return row[0] if row else None
 
 
@@ -268,14 +275,18 @@ def listed(connection: psycopg.Connection, states: Sequence[str], limit: int) ->
     return [Listed(*row) for row in rows]
 
 
+# A refund is asked for with its key. A capture or release is over: the job plans another one, by what is owed by then.
+_RETRY = """
+UPDATE gateway_call
+   SET state = CASE verb WHEN 'refund' THEN 'waiting' ELSE 'refused' END,
+       settled_at = CASE verb WHEN 'refund' THEN NULL ELSE settled_at END, tries = 0, retry_at = %s
+ WHERE key = %s AND state = 'parked' AND verb = ANY(%s)"""
+
+
 def retry(connection: psycopg.Connection, key: str, real: datetime) -> None:
-    """Let a parked call be made once more, with its key. Raises UnknownCall, also for a hold or a charge."""
-    changed = connection.execute(
-        "UPDATE gateway_call SET state = 'waiting', settled_at = NULL, tries = 0, retry_at = %s "
-        "WHERE key = %s AND state = 'parked' AND verb = ANY(%s)",
-        (real, key, list(_AGAIN)),
-    )
-    if changed.rowcount == 0:
+    """Let a parked refund be asked for once more, with its key; or a hold be captured or released by another call, as
+    far as its fee is still owed by then. Raises UnknownCall, also for a hold or a charge."""
+    if connection.execute(_RETRY, (real, key, list(_AGAIN))).rowcount == 0:
         raise UnknownCall(f"no {', '.join(_AGAIN)} of the key {key} is parked")
 
 

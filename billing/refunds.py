@@ -173,14 +173,16 @@ def approve(connection: psycopg.Connection, refund_id: UUID, amount: int | None,
 
 
 # A gateway gives back what one payment brought, the one that is picked below; what others brought goes to the purse.
-# Less what went back already: as refunds of this charge, or beside it.
+# Less what went back already: as refunds of this charge, but for those of another payment, or beside it.
 _PAID_BY_CARD = """
 WITH paid AS (
     SELECT id, paid FROM payment
      WHERE session_id = %(session)s AND purpose = 'session' AND method = 'card' AND state = 'paid'
      ORDER BY paid DESC, id LIMIT 1)
 SELECT COALESCE((SELECT paid FROM paid), 0)
-       - (SELECT COALESCE(sum(to_gateway), 0)::bigint FROM refund WHERE session_id = %(session)s)
+       - (SELECT COALESCE(sum(to_gateway), 0)::bigint FROM refund r WHERE session_id = %(session)s
+             AND NOT EXISTS (SELECT FROM gateway_refund g
+                              WHERE g.refund_id = r.id AND g.payment_id NOT IN (SELECT id FROM paid)))
        - (SELECT COALESCE(sum(of_wallet + of_ours), 0)::bigint FROM gateway_refund
            WHERE payment_id IN (SELECT id FROM paid))
 """

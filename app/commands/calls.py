@@ -43,6 +43,7 @@ def list_(parked: bool, limit: int, database: str, json_: bool) -> None:
 def retry(key: str, database: str, json_: bool) -> None:
     """Let the job make the parked call KEY once more: a capture, a release or a refund.
 
+    Of a capture only what is still owed by then is taken, by a call with another key; nothing owed, it is a release.
     A hold or a charge is not made again: what is owed is collected by another call.
 
     \b

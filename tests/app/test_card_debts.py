@@ -5,7 +5,9 @@ import threading
 import pytest
 
 from app import card_jobs
-from billing import ledger
+from app.api.fields import local
+from billing import ledger, payments
+from billing.ledger import Posting
 from tests.app.carding import (
     BODY,
     INTENTS,
@@ -26,6 +28,7 @@ from tests.app.carding import (
     top_up,
     work,
 )
+from tests.app.giving_back import tell
 
 __all__ = ["carded", "client", "db", "real"]
 
@@ -208,3 +211,48 @@ def test_refund_of_a_session_that_two_payments_by_card_paid_goes_to_the_larger_o
     assert db.execute("SELECT state FROM refund").fetchall() == [("refunded",)]
     assert (taken(stripe_server), balance(db), ledger.balance(db, "refund")) == (30_000, 30_000, 0)
     assert agrees(db, stripe_server)
+
+
+def test_topup_that_is_given_back_on_the_page_is_owed_for_no_session(client, carded, clock, db, real, stripe_server):
+    """A session by card left 30,000, which the wallet paid; what is owed later is for money that went back."""
+    keep(client)
+    session = start(client, BODY | {"minutes": 60}).json
+    client.post(f"/v1/sessions/{session['id']}/extend", json={"minutes": 60}, role="driver")
+    clock.advance(minutes=110)
+    stop(client, session)
+    work(carded, real)
+    assert owed(db) == 30_000
+    assert client.post("/v1/wallet/pay-owed", json={}, role="driver").json["paid"]["amount"] == 30_000
+    clock.advance(minutes=1)
+    made = top_up(client).json
+    spent = ledger.wallet(db, "driver").balance
+    ledger.post(db, [Posting("spent", "1", clock.now(), {"wallet/driver": spent, "funding": -spent})])
+    stripe_server.books.refund({"payment_intent": payments.find(db, made["id"]).gateway_reference, "amount": "40000"})
+    clock.advance(minutes=1)
+    tell(carded, real, stripe_server)
+    assert owed(db) == 40_000
+    (debt,) = client.get("/v1/wallet", role="driver").json["owed_sessions"]
+    assert (debt["session"], debt["amount"]["amount"], debt["since"]) == (None, 40_000, local(clock.now()))
+    assert client.get(f"/v1/sessions/{session['id']}/payment", role="driver").json["owed"]["amount"] == 0
+    assert card_jobs.collect(carded) == 0, "what a card got back is not charged to it without its driver's word"
+    later = owe(client, clock, plate="30A-123.46")
+    debts = client.get("/v1/wallet", role="driver").json["owed_sessions"]
+    assert [(one["session"], one["amount"]["amount"]) for one in debts] == [(None, 40_000), (later["id"], 60_000)]
+    assert pay(client, "arrears", amount=50_000).json["state"] == "paid"
+    (left,) = client.get("/v1/wallet", role="driver").json["owed_sessions"]
+    assert (left["session"], left["amount"]["amount"]) == (later["id"], 50_000), "the oldest was paid first"
+
+
+def test_debts_of_two_topups_given_back_are_each_as_old_as_they_are(client, clock, db, stripe_server):
+    entries = {"receivable/driver": 40_000, "refund": -40_000}
+    ledger.post(db, [Posting("given_back", "stripe/re_1", clock.now(), entries)])
+    clock.advance(minutes=1)
+    session = owe(client, clock)
+    clock.advance(minutes=1)
+    ledger.post(db, [Posting("given_back", "stripe/re_2", clock.now(), entries)])
+    debts = client.get("/v1/wallet", role="driver").json["owed_sessions"]
+    assert [(one["session"], one["amount"]["amount"]) for one in debts] == [
+        (None, 40_000),
+        (session["id"], 60_000),
+        (None, 40_000),
+    ]

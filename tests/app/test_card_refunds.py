@@ -1,16 +1,36 @@
 """Money that a card gets back by an operator's order, and what comes back of it days later."""
 
 import threading
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
+from psycopg import Connection
 
 from app import card_jobs, webhooks
 from app.resources import Resources
 from billing import given_back, ledger, payments
 from billing.gateways import Refund
 from billing.ledger import Posting
-from tests.app.carding import Real, carded, client, db, keep, owed, real, start, stop, taken, work
+from billing.refunds import AtGateway
+from tests.app.carding import (
+    BODY,
+    INTENTS,
+    Real,
+    agrees,
+    carded,
+    client,
+    db,
+    keep,
+    look,
+    owed,
+    pay,
+    real,
+    start,
+    stop,
+    taken,
+    work,
+)
 from tests.app.giving_back import (
     DELIVERIES,
     FEE,
@@ -110,6 +130,96 @@ class TestOrdered:
         carry_out(carded, real)
         assert taken(stripe_server) == 20_000 == ledger.balance(db, "clearing/stripe")
         assert db.execute("SELECT state FROM refund").fetchall() == [("refunded",)]
+
+
+# --- sessions that two payments by card paid --------------------------------------------------------------------------
+@pytest.fixture
+def twice(client: Client, carded: Resources, clock: SteppedClock, real: Real) -> dict:
+    """A session of 102,000 VND: 30,000 were held and captured, 72,000 are charged at the driver's word."""
+    keep(client)
+    begun = start(client, BODY | {"minutes": 60}).json
+    client.post(f"/v1/sessions/{begun['id']}/extend", json={"minutes": 120}, role="driver")
+    clock.advance(minutes=170)
+    ended: dict = stop(client, begun).json
+    assert ended["fee"]["amount"] == 102_000
+    work(carded, real)
+    return ended
+
+
+@pytest.mark.parametrize("call", ["waiting", "parked", "done"])
+def test_payment_that_is_known_behind_a_refunds_call_does_not_get_a_second_one(
+    client, carded, clock, db, real, stripe_server, twice, call
+):
+    """The rest is paid at a bank while the charge has no answer; when that has one, it is the larger payment."""
+    stripe_server.fail("POST", INTENTS, "reset_after")
+    made = pay(client, "session", session=twice["id"]).json
+    assert made["state"] == "unknown"
+    ledger.post(db, [Posting("transfer", "FT1", clock.now(), {"bank": 72_000, "receivable/driver": -72_000})])
+    assert approve(client, twice)["to_card"]["amount"] == 30_000
+    right = stripe_server.key
+    if call == "parked":
+        stripe_server.key = "sk_test_another"
+    card_jobs.refund(carded)
+    (planned,) = calls_of_refunds(db)
+    if call != "waiting":
+        take_refunds(carded, db)
+    stripe_server.key = right
+    assert db.execute("SELECT state FROM gateway_call WHERE key = %s", (planned,)).fetchone() == (call,)
+    stripe_server.hooks.deliver_all()
+    webhooks.handle(carded)
+    assert look(client, made)["paid"]["amount"] == 72_000, "it is in the wallet, for nothing was owed any more"
+    carry_out(carded, real)
+    assert calls_of_refunds(db) == [planned]
+    assert taken(stripe_server) == (102_000 if call == "parked" else 72_000)
+    assert db.execute("SELECT state FROM refund").fetchall() == [
+        ("pending_gateway",) if call == "parked" else ("refunded",)
+    ]
+    assert agrees(db, stripe_server)
+
+
+def test_two_jobs_that_pick_two_payments_plan_one_call(client, carded, db, database_url, stripe_server, twice):
+    assert pay(client, "session", session=twice["id"]).json["state"] == "paid"
+    refund_id = UUID(approve(client, twice, 10_000)["id"])
+    picked = [
+        AtGateway(refund_id, one.id, one.gateway_reference, 10_000) for one in payments.of_session(db, twice["id"])
+    ]
+    ready, answers = threading.Barrier(len(picked)), []
+
+    def ask(one: AtGateway) -> None:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            ready.wait(20)
+            answers.append(card_jobs._ask_refund(connection, one))
+
+    threads = [threading.Thread(target=ask, args=(one,)) for one in picked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [None, None] and len(calls_of_refunds(db)) == 1
+
+
+def calls_of_refunds(db: Connection) -> list[str]:
+    return [row[0] for row in db.execute("SELECT key FROM gateway_call WHERE verb = 'refund' ORDER BY key")]
+
+
+def take_refunds(carded: Resources, db: Connection) -> None:
+    """Make the calls that wait for refunds, and no other."""
+    db.execute("UPDATE gateway_call SET retry_at = retry_at + interval '1 hour' WHERE verb <> 'refund'")
+    card_jobs.settle(carded)
+
+
+def test_what_the_page_gave_back_of_one_payment_leaves_the_other_ones_whole(
+    client, carded, db, real, stripe_server, twice
+):
+    assert pay(client, "session", session=twice["id"]).json["paid"]["amount"] == 72_000
+    held = stripe_server.books.of("payment_intent")[0]["id"]
+    stripe_server.books.refund({"payment_intent": held})
+    tell(carded, real, stripe_server)
+    assert rows(db) == [(30_000, 0, 0, "given")]
+    assert approve(client, twice)["to_card"]["amount"] == 72_000, "all that the larger payment brought"
+    carry_out(carded, real)
+    assert (taken(stripe_server), in_wallet(db), left(db)) == (0, FUNDS, (0, 0, 0))
+    assert proved(carded, db, stripe_server)
 
 
 # --- refunds that fail ------------------------------------------------------------------------------------------------

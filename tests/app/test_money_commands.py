@@ -14,11 +14,14 @@ from click.testing import CliRunner, Result
 from app import archiving, card_jobs, receipts
 from app.commands.calls import calls as calls_command
 from app.commands.einvoices import einvoices as invoices_command
+from app.resources import Resources
 from billing import ledger
-from tests.app.carding import carded, client, db, real, taken, work
+from billing.ledger import Posting
+from tests.app.carding import INTENTS, carded, client, db, keep, pay, real, start, stop, taken, work
 from tests.app.giving_back import FEE, approve, carry_out, in_wallet, session
 from tests.app.test_einvoices import issued, provider, sending
 from tests.conftest import FUNDS
+from tests.fake_stripe import StripeServer
 
 __all__ = ["carded", "client", "db", "issued", "provider", "real", "sending", "session"]
 Run = Callable[..., Result]
@@ -93,21 +96,84 @@ def test_hold_or_charge_is_not_made_once_more(run, carded, db, real, session, pa
     assert run(calls_command, "retry", "nobody's").exit_code == 1
 
 
-def test_parked_capture_is_made_once_more(run, client, carded, db, clock, real, stripe_server):
-    from tests.app.carding import keep, start, stop
-
+@pytest.fixture
+def over(client, carded, clock, stripe_server) -> str:
+    """A session by card that is over: 60,000 VND, whose capture is parked, for our secret was a wrong one. Its key."""
     keep(client)
     begun = start(client).json
     clock.advance(minutes=61)
     stop(client, begun)
+    return park(carded, stripe_server)
+
+
+def park(carded: Resources, stripe_server: StripeServer) -> str:
+    """Let the calls of sessions that are over be refused; the key of the one that is parked by it."""
     right, stripe_server.key = stripe_server.key, "sk_test_another"
     card_jobs.look(carded)
     card_jobs.settle(carded)
     stripe_server.key = right
+    query = "SELECT key FROM gateway_call WHERE state = 'parked'"
+    (row,) = carded.connections.get().execute(query).fetchall()
+    return str(row[0])
+
+
+def made(db: psycopg.Connection, *verbs: str) -> list[tuple]:
+    query = "SELECT verb, amount, state FROM gateway_call WHERE verb = ANY(%s) ORDER BY made_at, key"
+    return db.execute(query, (list(verbs),)).fetchall()
+
+
+def test_parked_capture_is_made_once_more(run, carded, db, real, stripe_server, over):
     (found,) = listed(run, calls_command, "calls", "--parked")
-    assert found["verb"] == "capture" and run(calls_command, "retry", found["key"]).exit_code == 0
+    assert (found["key"], found["verb"]) == (over, "capture")
+    assert run(calls_command, "retry", over).exit_code == 0
+    again = run(calls_command, "retry", over)
+    assert again.exit_code == 1 and "is parked" in again.output
     work(carded, real)
     assert taken(stripe_server) == FEE and ledger.wallet(db, "driver").owed == 0
+    assert made(db, "capture", "release") == [("capture", FEE, "refused"), ("capture", FEE, "done")]
+
+
+def test_of_a_parked_capture_only_what_is_still_owed_is_taken(run, carded, db, clock, real, stripe_server, over):
+    ledger.post(db, [Posting("transfer", "FT1", clock.now(), {"bank": 40_000, "receivable/driver": -40_000})])
+    assert run(calls_command, "retry", over).exit_code == 0
+    work(carded, real)
+    assert (taken(stripe_server), ledger.wallet(db, "driver").owed, in_wallet(db)) == (20_000, 0, FUNDS)
+
+
+def test_parked_capture_whose_fee_its_driver_paid_is_a_release(run, client, carded, db, real, stripe_server, over):
+    assert pay(client, "arrears").json["state"] == "paid"
+    assert run(calls_command, "retry", over).exit_code == 0
+    work(carded, real)
+    assert (taken(stripe_server), in_wallet(db)) == (FEE, FUNDS), "the card paid it once"
+    assert made(db, "capture", "release") == [("capture", FEE, "refused"), ("release", 0, "done")]
+    assert stripe_server.books.of("payment_intent")[0]["status"] == "canceled"
+
+
+def test_parked_capture_waits_for_a_charge_of_the_same_fee(run, client, carded, db, real, stripe_server, over):
+    stripe_server.fail("POST", INTENTS, "reset_before")
+    assert pay(client, "arrears").json["state"] == "unknown"
+    assert run(calls_command, "retry", over).exit_code == 0
+    assert card_jobs.plan_ends(carded) == 0, "whether the card pays it is not known yet"
+    work(carded, real)
+    assert (taken(stripe_server), in_wallet(db), ledger.wallet(db, "driver").owed) == (FEE, FUNDS, 0)
+    assert made(db, "capture", "release") == [("capture", FEE, "refused"), ("release", 0, "done")]
+
+
+def test_driver_does_not_pay_what_a_retried_capture_is_about_to_take(run, client, carded, db, real, over):
+    assert run(calls_command, "retry", over).exit_code == 0
+    assert pay(client, "arrears").json["code"] == "payment_under_way"
+
+
+def test_parked_release_is_made_once_more(run, client, carded, db, clock, real, stripe_server):
+    keep(client)
+    begun = start(client).json
+    clock.advance(minutes=61)
+    stop(client, begun)
+    ledger.post(db, [Posting("transfer", "FT1", clock.now(), {"bank": FEE, "receivable/driver": -FEE})])
+    assert run(calls_command, "retry", park(carded, stripe_server)).exit_code == 0
+    work(carded, real)
+    assert made(db, "release") == [("release", 0, "refused"), ("release", 0, "done")] and taken(stripe_server) == 0
+    assert stripe_server.books.of("payment_intent")[0]["status"] == "canceled"
 
 
 # --- e-invoices -------------------------------------------------------------------------------------------------------
