@@ -136,6 +136,51 @@ def test_told_before_we_know_that_it_was_paid(client, carded, db, clock, real, s
     assert left(db) == (0, 0, 0) and proved(carded, db, stripe_server)
 
 
+# --- what was only held -----------------------------------------------------------------------------------------------
+def test_hold_that_expired_gives_nothing_back(client, carded, db, clock, real, stripe_server):
+    """Stripe lists what it never took as a refund; the fee is owed all the same."""
+    keep(client)
+    session = start(client).json
+    clock.advance(minutes=61)
+    real.advance(days=8)
+    fee = stop(client, session).json["fee"]["amount"]
+    work(carded, real)
+    (release,) = stripe_server.books.of("refund")
+    assert (release["reason"], release["balance_transaction"]) == ("expired_uncaptured_charge", None)
+    tell(carded, real, stripe_server, times=2)
+    assert payment(db, session).state == "expired" and owed(db) == fee
+    assert rows(db) == [] and left(db) == (55_556, 4_444, 0) and proved(carded, db, stripe_server)
+
+
+def test_what_a_capture_left_was_not_given_back(client, carded, db, real, stripe_server, clock):
+    stripe_server.books.releases_are_refunds = True
+    keep(client)
+    session = start(client).json
+    clock.advance(minutes=61)
+    stop(client, session)
+    work(carded, real)
+    tell(carded, real, stripe_server)
+    assert len(stripe_server.books.of("refund")) == 1 and rows(db) == [] and left(db) == (55_556, 4_444, 0)
+    intent = payment(db, session).gateway_reference
+    stripe_server.books.refund({"payment_intent": intent, "amount": "10000"})
+    tell(carded, real, stripe_server)
+    assert rows(db) == [(10_000, 0, 0, "given")] and left(db)[2] == 0, "the other one is listed again, and is none"
+    assert proved(carded, db, stripe_server)
+
+
+def test_hold_that_is_released_gives_nothing_back(client, carded, db, real, stripe_server, clock):
+    stripe_server.books.releases_are_refunds = True
+    keep(client)
+    session = start(client).json
+    clock.advance(minutes=61)
+    stop(client, session)
+    ledger.post(db, [Posting("transfer", "FT1", clock.now(), {"bank": FEE, "receivable/driver": -FEE})])
+    work(carded, real)
+    tell(carded, real, stripe_server)
+    assert len(stripe_server.books.of("refund")) == 1 and payment(db, session).state == "void"
+    assert rows(db) == [] and left(db) == (55_556, 4_444, 0) and proved(carded, db, stripe_server)
+
+
 def test_of_a_second_charge_is_left_to_the_reconciliation(client, carded, db, real, stripe_server, session):
     first = stripe_server.books.of("payment_intent")[0]
     second = stripe_server.books.create_intent({
