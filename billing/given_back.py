@@ -13,7 +13,7 @@ credit clearing. Where the money comes from is booked against the same account, 
 A refund may fail days later. Then the gateway has the money again, and what was meant for the driver is put into the
 wallet.
 
-Locked are the payment, then the refund, then the wallet.
+Locked are the payment, then the refund, then accounts that are opened, then the wallet.
 """
 
 from datetime import datetime
@@ -82,6 +82,7 @@ def _give(connection: psycopg.Connection, payment: Payment, made: Refund, gatewa
 def _on_page(connection: psycopg.Connection, payment: Payment, amount: int, name: str, at: datetime) -> _Told:
     """Take an amount from where it came from, on the way to a card that has it already."""
     charge = _charge(connection, payment)
+    ledger.open_accounts(connection, WALLET + payment.client, RECEIVABLE + payment.client, ON_THE_WAY)
     has, _ = wallets.lock(connection, WALLET + payment.client, WALLET + (charge.owner if charge else payment.client))
     before = refunds.crowded_out(connection, payment.id)
     rest = amount - (refunds.crowded_out(connection, payment.id, more=amount) - before)

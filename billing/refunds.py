@@ -162,6 +162,7 @@ def approve(connection: psycopg.Connection, refund_id: UUID, amount: int | None,
         if found.state != "requested":
             raise AlreadyDecided(f"the refund is {found.state}")
         charge = charge_of(connection, found.session_id)
+        _open_accounts(connection, charge)
         (has,) = wallets.lock(connection, WALLET + charge.owner)
         left = left_of(connection, charge)
         given = left if amount is None else amount
@@ -204,6 +205,11 @@ def _book(
     revenue = next(code for code in charge.entries if code.startswith("revenue/"))
     entries = {"vat": tax, revenue: amount - tax, **_destinations(charge, parts)}
     ledger.post(connection, [Posting("refund", f"{charge.session_id}/{refund_id}", at, entries)])
+
+
+def _open_accounts(connection: psycopg.Connection, charge: Charge) -> None:
+    """Of where it may go: before the wallet is locked, as everybody does."""
+    ledger.open_accounts(connection, RECEIVABLE + charge.owner, ON_THE_WAY, charge.purse)
 
 
 def _destinations(charge: Charge, parts: Parts) -> dict[str, int]:
@@ -266,6 +272,7 @@ def void(connection: psycopg.Connection, charge: Charge, act: Act) -> tuple[Refu
     Raises RefundExceedsCharge where some was given back before; NoOpenShift where cash must go back and cannot.
     """
     with connection.transaction():
+        _open_accounts(connection, charge)
         (has, _) = wallets.lock(connection, WALLET + charge.owner, FLOAT + charge.owner)
         known = _query(
             connection, f"SELECT {_COLUMNS} FROM refund WHERE session_id = %s AND kind = 'void'", (charge.session_id,)

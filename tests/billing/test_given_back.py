@@ -1,6 +1,7 @@
 """What gateways give back, in any order, by whosever order, failing or not: every đồng has its place."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from billing import calls, given_back, ledger, payments, refunds, vat
+from billing import calls, given_back, ledger, payments, refunds, vat, wallets
 from billing.audit import Act
 from billing.errors import RefundExceedsCharge
 from billing.gateways import Refund
@@ -151,3 +152,30 @@ def test_refund_that_was_booked_before_these_rows_were_kept_is_not_booked_again(
         ledger.balance(connection, f"clearing/{desk.gateway}") == 50_000 and ledger.balance(connection, "refund") == 0
     )
     assert ledger.wallet(connection, desk.client).balance == 0, "it had cost the driver nothing"
+
+
+def test_who_opens_an_account_while_money_is_given_back_does_not_wait_in_a_circle(connection, engine):
+    """Everybody takes accounts first, then wallets: here of a driver who never owed anything."""
+    client, new, gateway = f"driver-{uuid4()}", payments.new_id(NOW), f"gateway-{uuid4()}"
+    payments.create(connection, [New(new, client, "topup", None, "card", 50_000, str(new), NOW)])
+    payments.pay(connection, payments.find(connection, new), 50_000, gateway, NOW, f"pi_{new}")
+    spent = {"wallet/" + client: 50_000, "funding": -50_000}
+    ledger.post(connection, [Posting("spent", str(uuid4()), NOW, spent)])
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True) as other, ThreadPoolExecutor(1) as pool:
+        paid = payments.find(connection, new)
+        with connection.transaction():
+            ledger.open_accounts(connection, RECEIVABLE + client)
+            given = Refund("re_0", 50_000, "paid")
+            booking = pool.submit(given_back.book, other, paid, given, gateway, NOW)
+            while not is_blocked(connection, other) and not booking.done():
+                pass
+            wallets.lock(connection, "wallet/" + client)
+        booking.result(20)
+    assert ledger.wallet(connection, client) == ledger.Wallet(0, 0, 50_000)
+
+
+def is_blocked(connection: psycopg.Connection, other: psycopg.Connection) -> bool:
+    query = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
+    row = connection.execute(query, (other.info.backend_pid,)).fetchone()
+    return row == (True,)
