@@ -72,6 +72,29 @@ class Desk:
             self._hear(made.to_gateway, call.key)
             refunds.refund_via_gateway(self.connection, lambda _: True, self.at)
 
+    def wait(self, amount: int) -> None:
+        """An operator orders it, and the gateway is away."""
+        charge = refunds.charge_of(self.connection, self.session)
+        try:
+            asked = refunds.request(self.connection, charge, "x", self.at)
+        except RefundExceedsCharge:
+            return
+        amount = min(amount, refunds.left_of(self.connection, charge))
+        refunds.approve(self.connection, asked.id, amount, Act("operator", self.at, "x"))
+
+    def settle(self) -> None:
+        """The gateway is back: it does what it still can, all of a refund or nothing; the others are given up."""
+        self.at += timedelta(minutes=1)
+        refunds.refund_via_gateway(self.connection, self._ask, self.at)
+
+    def _ask(self, wanted: refunds.AtGateway) -> bool:
+        request = {"refund": str(wanted.refund_id)}
+        call = calls.plan(self.connection, wanted.payment_id, "refund", wanted.amount, self.at, request=request)
+        left = self.left_at_gateway()
+        if left >= wanted.amount:
+            self._hear(wanted.amount, call.key)
+        return left == 0 or left >= wanted.amount
+
     def _hear(self, amount: int, key: str | None) -> None:
         if amount > 0:
             name = f"re_{len(self.told)}"
@@ -127,6 +150,25 @@ def test_whatever_is_given_back_and_fails_every_dong_is_in_its_place(connection,
     for verb, *values in actions:
         getattr(desk, verb)(*values)
         desk.check()
+
+
+WAITING = st.one_of(
+    st.tuples(st.just("page"), st.integers(1, 120_000)),
+    st.tuples(st.just("wait"), st.integers(1, 120_000)),
+    st.tuples(st.just("settle")),
+)
+
+
+@given(
+    st.integers(1_000, 100_000), st.integers(1_000, 100_000), st.floats(0, 1), st.lists(WAITING, min_size=2, max_size=7)
+)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_page_and_orders_that_wait_give_the_driver_his_money_once(connection, charged, paid, share, actions):
+    desk = Desk(connection, charged, paid, round(share * charged))
+    for verb, *values in [*actions, ("settle",)]:
+        getattr(desk, verb)(*values)
+    assert ledger.balance(connection, "refund") == desk.before, "neither is he short of any, nor is any our loss"
+    assert ledger.balance(connection, f"clearing/{desk.gateway}") == desk.left_at_gateway()
 
 
 def test_refund_of_another_payment_with_our_key_is_not_taken_for_ours(connection):
