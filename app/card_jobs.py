@@ -240,11 +240,12 @@ def _intent(resources: Resources, event: Event) -> None:
 def _refunded(resources: Resources, event: Event) -> None:
     """Book what was given back, by us or on Stripe's own page, and what of it failed: each once, whoever comes first.
 
-    Of a second charge for one payment, reconciliation books both, the charge and what was given back of it.
+    Of what was not paid, nothing can be given back: Stripe only let a hold go. Of a second charge for one payment,
+    reconciliation books both, the charge and what was given back of it.
     """
     intent, gateway = about(event).get("payment_intent"), _gateway(resources)
     payment = intent and _payment_of(resources, gateway, intent)
-    if not payment or payment.gateway_reference != intent:
+    if not payment or payment.state != "paid" or payment.gateway_reference != intent:
         return
     connection = resources.connections.get()
     for made in gateway.refunds(intent):

@@ -5,14 +5,15 @@ credit clearing. Where the money comes from is booked against the same account, 
 
 - By our order: billing.refunds took it back of the charge when the operator decided. The key that the gateway was asked
   with tells which refund it is.
-- On the gateway's page, in this order: what the payment had put into its driver's wallet goes out of it, and what the
-  wallet does not have free any more is owed; then, of a session's payment, the charge is given back as far as it is
-  left, as an operator's refund would be; the rest is our loss, and stays in `refund`.
+- On the gateway's page, in this order: where the payment has not enough left for what operators ordered, so much of
+  that is fulfilled by it; what the payment had put into its driver's wallet goes out of it, and what is not free there
+  any more is owed; then, of a session's payment, the charge is given back as far as it is left, as an
+  operator's refund would be; the rest is our loss, and stays in `refund`.
 
 A refund may fail days later. Then the gateway has the money again, and what was meant for the driver is put into the
 wallet.
 
-Locked are the payment, then the refund, then the wallet.
+Locked are the payment, then the refund, then accounts that are opened, then the wallet.
 """
 
 from datetime import datetime
@@ -81,11 +82,14 @@ def _give(connection: psycopg.Connection, payment: Payment, made: Refund, gatewa
 def _on_page(connection: psycopg.Connection, payment: Payment, amount: int, name: str, at: datetime) -> _Told:
     """Take an amount from where it came from, on the way to a card that has it already."""
     charge = _charge(connection, payment)
+    ledger.open_accounts(connection, WALLET + payment.client, RECEIVABLE + payment.client, ON_THE_WAY)
     has, _ = wallets.lock(connection, WALLET + payment.client, WALLET + (charge.owner if charge else payment.client))
-    of_wallet = min(amount, _put_in_wallet(connection, payment))
+    before = refunds.crowded_out(connection, payment.id)
+    rest = amount - (refunds.crowded_out(connection, payment.id, more=amount) - before)
+    of_wallet = min(rest, _put_in_wallet(connection, payment))
     if of_wallet:
         _out_of_wallet(connection, payment.client, has, of_wallet, name, at)
-    of_charge = min(amount - of_wallet, refunds.left_of(connection, charge)) if charge else 0
+    of_charge = min(rest - of_wallet, refunds.left_of(connection, charge)) if charge else 0
     refund_id = None
     if charge and of_charge:
         act = Act(name.partition("/")[0], at, f"given back on the page of {name}")
@@ -101,19 +105,26 @@ def _charge(connection: psycopg.Connection, payment: Payment) -> Charge | None:
         return None
 
 
-# What came back of failed refunds is in the wallet as well.
+# Also what went there because the gateway did not give it back: refunds that it refused, were given up, or failed.
 _PUT_IN_WALLET = """
-SELECT COALESCE((SELECT -e.amount FROM ledger_transaction t JOIN ledger_entry e ON e.transaction_id = t.id
-                   JOIN ledger_account a ON a.id = e.account_id AND a.code = %s
-                  WHERE t.kind = 'payment' AND t.reference = %s), 0)
-     + COALESCE((SELECT sum(CASE state WHEN 'failed' THEN of_charge ELSE -of_wallet END)
-                   FROM gateway_refund WHERE payment_id = %s), 0)::bigint
+WITH put(kind, reference) AS (
+    SELECT 'payment', %(reference)s::text
+    UNION ALL
+    SELECT 'refund_to_wallet', concat(r.session_id, '/', r.id) FROM refund r
+     WHERE r.id IN (SELECT (request ->> 'refund')::uuid FROM gateway_call
+                     WHERE payment_id = %(payment)s AND verb = 'refund'
+                    UNION SELECT refund_id FROM gateway_refund WHERE payment_id = %(payment)s))
+SELECT COALESCE((SELECT -sum(e.amount) FROM put JOIN ledger_transaction t USING (kind, reference)
+                   JOIN ledger_entry e ON e.transaction_id = t.id
+                   JOIN ledger_account a ON a.id = e.account_id AND a.code = %(wallet)s), 0)
+     - COALESCE((SELECT sum(of_wallet) FROM gateway_refund
+                  WHERE payment_id = %(payment)s AND state = 'given'), 0)::bigint
 """
 
 
 def _put_in_wallet(connection: psycopg.Connection, payment: Payment) -> int:
     """VND that a payment put into its driver's wallet, less what was given back of that."""
-    values = (WALLET + payment.client, payment.reference, payment.id)
+    values = {"wallet": WALLET + payment.client, "reference": payment.reference, "payment": payment.id}
     row = connection.execute(_PUT_IN_WALLET, values).fetchone()
     assert row is not None
     return max(int(row[0]), 0)
@@ -137,7 +148,7 @@ def _come_back(
     if booked:
         ledger.reverse(connection, booked, name, at)
     if told.refund_id:
-        refunds.to_wallet(connection, told.refund_id, at)
+        refunds.to_wallet(connection, told.refund_id, payment.id, at)
     if told.of_wallet:
         entries = {ON_THE_WAY: told.of_wallet, WALLET + payment.client: -told.of_wallet}
         ledger.post(connection, [Posting("refund_to_wallet", name, at, entries)])

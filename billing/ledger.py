@@ -79,6 +79,11 @@ def _arguments(postings: Sequence[Posting]) -> tuple[list[Any], ...]:
     )
 
 
+def open_accounts(connection: psycopg.Connection, *codes: str) -> None:
+    """Open those accounts that are not open yet: for who locks wallets before he books, since accounts come first."""
+    connection.execute("SELECT open_accounts(%s)", (list(codes),))
+
+
 _BOOKED = """
 SELECT t.id, t.reverses, json_object_agg(a.code, e.amount)
   FROM ledger_transaction t JOIN ledger_entry e ON e.transaction_id = t.id JOIN ledger_account a ON a.id = e.account_id

@@ -22,7 +22,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import class_row
 
-from billing import ledger, shifts, wallets
+from billing import ledger, payments, shifts, wallets
 from billing.audit import Act
 from billing.errors import AlreadyDecided, AlreadyRequested, NothingCharged, RefundExceedsCharge, UnknownRefund
 from billing.ledger import RECEIVABLE, WALLET, Posting
@@ -162,6 +162,7 @@ def approve(connection: psycopg.Connection, refund_id: UUID, amount: int | None,
         if found.state != "requested":
             raise AlreadyDecided(f"the refund is {found.state}")
         charge = charge_of(connection, found.session_id)
+        _open_accounts(connection, charge)
         (has,) = wallets.lock(connection, WALLET + charge.owner)
         left = left_of(connection, charge)
         given = left if amount is None else amount
@@ -206,6 +207,11 @@ def _book(
     revenue = next(code for code in charge.entries if code.startswith("revenue/"))
     entries = {"vat": tax, revenue: amount - tax, **_destinations(charge, parts)}
     ledger.post(connection, [Posting("refund", f"{charge.session_id}/{refund_id}", at, entries)])
+
+
+def _open_accounts(connection: psycopg.Connection, charge: Charge) -> None:
+    """Of where it may go: before the wallet is locked, as everybody does."""
+    ledger.open_accounts(connection, RECEIVABLE + charge.owner, ON_THE_WAY, charge.purse)
 
 
 def _destinations(charge: Charge, parts: Parts) -> dict[str, int]:
@@ -268,6 +274,7 @@ def void(connection: psycopg.Connection, charge: Charge, act: Act) -> tuple[Refu
     Raises RefundExceedsCharge where some was given back before; NoOpenShift where cash must go back and cannot.
     """
     with connection.transaction():
+        _open_accounts(connection, charge)
         (has, _) = wallets.lock(connection, WALLET + charge.owner, FLOAT + charge.owner)
         known = _query(
             connection, f"SELECT {_COLUMNS} FROM refund WHERE session_id = %s AND kind = 'void'", (charge.session_id,)
@@ -329,35 +336,78 @@ def refund_via_gateway(
     for one in [AtGateway(*row) for row in connection.execute(_AT_GATEWAY, (limit,)).fetchall()]:
         done = ask(one)
         if done is not None:
-            settled += _settle_at_gateway(connection, one.refund_id, done, at)
+            settled += _settle_at_gateway(connection, one, done, at)
     return settled
 
 
-def _settle_at_gateway(connection: psycopg.Connection, refund_id: UUID, done: bool, at: datetime) -> bool:
+def _settle_at_gateway(connection: psycopg.Connection, one: AtGateway, done: bool, at: datetime) -> bool:
     with connection.transaction():
-        found = _lock(connection, refund_id)
+        payments.lock(connection, one.payment_id)
+        found = _lock(connection, one.refund_id)
         if found.state != "pending_gateway":
             return False
         if done:
-            connection.execute(_DONE, (refund_id,))
+            connection.execute(_DONE, (one.refund_id,))
         else:
-            to_wallet(connection, refund_id, at)
+            to_wallet(connection, one.refund_id, one.payment_id, at)
     return True
 
 
 _DONE = "UPDATE refund SET state = 'refunded' WHERE id = %s AND state = 'pending_gateway'"
 
 
-def to_wallet(connection: psycopg.Connection, refund_id: UUID, at: datetime) -> None:
-    """Put into the driver's wallet what a gateway was to give back, and did not; once. In the caller's transaction."""
+def to_wallet(connection: psycopg.Connection, refund_id: UUID, payment_id: UUID, at: datetime) -> None:
+    """Put into the driver's wallet what a gateway was to give back of a payment, and did not; once.
+
+    In the transaction of a caller who holds the payment. What the gateway gave back by somebody else's hand, so that
+    nothing was left of the payment for this refund, the driver has.
+    """
     found = _lock(connection, refund_id)
     name = f"{found.session_id}/{refund_id}"
     if ledger.find(connection, "refund_to_wallet", name):
         return
+    crowded = crowded_out(connection, payment_id)
+    amount = found.to_gateway - (crowded - crowded_out(connection, payment_id, without=refund_id))
     connection.execute(_DONE, (refund_id,))
-    entries = {ON_THE_WAY: found.to_gateway, WALLET + found.client: -found.to_gateway}
+    if amount == 0:
+        return
+    entries = {ON_THE_WAY: amount, WALLET + found.client: -amount}
     ledger.post(connection, [Posting("refund_to_wallet", name, at, entries)])
-    wallets.settle_owed(connection, found.client, at, found.to_gateway)
+    wallets.settle_owed(connection, found.client, at, amount)
+
+
+# Those of a payment that was picked as in _AT_GATEWAY. What the gateway gave back under their keys, or was put into the
+# wallet instead, waits no more.
+_CROWDED_OUT = """
+SELECT GREATEST(LEAST(o.amount, o.amount + g.amount + %(more)s - p.paid), 0)::bigint
+  FROM payment p
+ CROSS JOIN LATERAL (
+       SELECT COALESCE(sum(r.to_gateway), 0) AS amount FROM refund r
+        WHERE r.session_id = p.session_id AND r.to_gateway > 0 AND r.id IS DISTINCT FROM %(without)s::uuid
+          AND NOT EXISTS (SELECT FROM gateway_refund m WHERE m.refund_id = r.id)
+          AND NOT EXISTS (SELECT FROM ledger_transaction t
+                           WHERE t.kind = 'refund_to_wallet' AND t.reference = concat(r.session_id, '/', r.id))
+          AND p.id = (SELECT x.id FROM payment x
+                       WHERE x.session_id = r.session_id AND x.purpose = 'session' AND x.method = 'card'
+                         AND x.state = 'paid'
+                       ORDER BY EXISTS (SELECT FROM gateway_call c
+                                         WHERE c.payment_id = x.id AND c.verb = 'refund'
+                                           AND c.request ->> 'refund' = r.id::text) DESC, x.paid DESC, x.id LIMIT 1)) o
+ CROSS JOIN LATERAL (
+       SELECT COALESCE(sum(amount), 0) AS amount FROM gateway_refund WHERE payment_id = p.id AND state = 'given') g
+ WHERE p.id = %(payment)s
+"""
+
+
+def crowded_out(connection: psycopg.Connection, payment_id: UUID, *, more: int = 0, without: UUID | None = None) -> int:
+    """VND of the refunds for a payment for which nothing is left of it, as somebody gave it back on the gateway's page.
+
+    `more` is as if so much more were given back there, `without` as if one refund were not. The payment is locked.
+    """
+    values = {"payment": payment_id, "more": more, "without": without}
+    row = connection.execute(_CROWDED_OUT, values).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 _LIST = f"""

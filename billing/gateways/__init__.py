@@ -126,7 +126,7 @@ class CardGateway(Protocol):
         ...
 
     def refunds(self, gateway_reference: str) -> list[Refund]:
-        """All that was given back of a payment, by us or on the gateway's own page, oldest first."""
+        """All that was given back of what a payment had taken, by us or on the gateway's own page, oldest first."""
         ...
 
     def find(self, gateway_reference: str) -> Movement:

@@ -29,7 +29,7 @@ from billing.errors import (
     UnknownPayment,
 )
 from billing.gateways import Card, Demand, Entry, Movement, Refund
-from billing.gateways.stripe_shapes import entry, movement, refund
+from billing.gateways.stripe_shapes import entry, gave_back, movement, refund
 from billing.money import CURRENCY
 
 stripe.enable_telemetry = False  # there is no such setting of a client
@@ -114,9 +114,9 @@ class Stripe:
         return refund(_ask(lambda: self._stripe.refunds.create(wanted, options)))
 
     def refunds(self, gateway_reference: str) -> list[Refund]:
-        """Stripe names the newest first."""
+        """Stripe names the newest first, and among them what it held and never took."""
         wanted: Mapping[str, Any] = {"payment_intent": gateway_reference}
-        return [refund(one) for one in _pages(self._stripe.refunds.list, wanted)][::-1]
+        return [refund(one) for one in _pages(self._stripe.refunds.list, wanted) if gave_back(one)][::-1]
 
     def find(self, gateway_reference: str) -> Movement:
         """The intent as it is now."""

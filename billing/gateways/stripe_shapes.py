@@ -35,6 +35,7 @@ _KINDS = {
 _REFUND_STATES = {"succeeded": "paid", "failed": "failed", "canceled": "failed"}
 # Why Stripe gave up a hold by itself: its time was over.
 _EXPIRED = "automatic"
+_HOLD_EXPIRED = "expired_uncaptured_charge"  # the same, as a refund's reason
 _DISPUTES = ("dispute", "dispute_reversal", "adjustment")
 
 
@@ -67,6 +68,12 @@ def refund(made: Mapping[str, Any]) -> Refund:
     """What a Refund says."""
     state = _REFUND_STATES.get(made["status"], "pending")
     return Refund(made["id"], made["amount"], state, (made.get("metadata") or {}).get("key"))
+
+
+def gave_back(made: Mapping[str, Any]) -> bool:
+    """Whether a Refund is of money that was taken. Stripe makes one of a hold that it lets go, too, and books none."""
+    released = made["status"] == "succeeded" and made.get("balance_transaction", "") is None
+    return not released and made.get("reason") != _HOLD_EXPIRED
 
 
 def entry(line: Mapping[str, Any]) -> Entry:

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from app import card_jobs, webhooks
-from billing import given_back, ledger
+from billing import calls, given_back, ledger
 from billing.check import check
 from billing.gateways import Refund
 from billing.ledger import Posting
@@ -134,6 +134,130 @@ def test_told_before_we_know_that_it_was_paid(client, carded, db, clock, real, s
     tell(carded, real, stripe_server)
     assert payment(db, session).state == "paid" and owed(db) == 0
     assert left(db) == (0, 0, 0) and proved(carded, db, stripe_server)
+
+
+# --- on the page, while an operator's order waits ---------------------------------------------------------------------
+def given_up(carded, db, real) -> None:
+    """The order's call is parked, and somebody gives it up."""
+    carry_out(carded, real)
+    key, state = db.execute("SELECT key, state FROM gateway_call WHERE verb = 'refund'").fetchone()
+    assert state == "parked"
+    calls.give_up(db, key)
+    carry_out(carded, real)
+    assert db.execute("SELECT state, amount FROM refund").fetchall() == [("refunded", FEE)]
+
+
+def test_order_of_which_the_page_gave_a_part_puts_only_the_rest_into_the_wallet(
+    client, carded, db, real, stripe_server, session, page
+):
+    approve(client, session)
+    page(25_000)
+    stripe_server.hooks.deliver_all()
+    webhooks.handle(carded)
+    assert rows(db) == [(0, 0, 25_000, "given")] and left(db) == (0, 0, 25_000 - FEE)
+    given_up(carded, db, real)
+    assert in_wallet(db) == FUNDS + FEE - 25_000 and left(db) == (0, 0, 0)
+    page(FEE - 25_000)
+    tell(carded, real, stripe_server)
+    assert in_wallet(db) == FUNDS and left(db) == (0, 0, 0), "what is given twice leaves the wallet again"
+    assert proved(carded, db, stripe_server) and taken(stripe_server) == 0
+
+
+@pytest.mark.parametrize("told", ["before", "after"])
+def test_order_that_the_page_fulfilled_leaves_what_the_payment_put_into_the_wallet(
+    client, carded, db, clock, real, stripe_server, told
+):
+    """The fee was paid twice, at a bank and by card: 60,000 are in the wallet, and 60,000 are ordered back."""
+    keep(client)
+    session = start(client).json
+    clock.advance(minutes=61)
+    stop(client, session)
+    card_jobs.look(carded)  # the capture is planned
+    ledger.post(db, [Posting("transfer", "FT1", clock.now(), {"bank": FEE, "receivable/driver": -FEE})])
+    work(carded, real)
+    assert in_wallet(db) == FUNDS + FEE and approve(client, session)["to_card"]["amount"] == FEE
+    stripe_server.hooks.deliver_all()
+    webhooks.handle(carded)
+    stripe_server.books.refund({"payment_intent": payment(db, session).gateway_reference})
+    if told == "before":
+        stripe_server.hooks.deliver_all()
+        webhooks.handle(carded)
+    carry_out(carded, real)
+    tell(carded, real, stripe_server)
+    assert db.execute("SELECT state FROM gateway_call WHERE verb = 'refund'").fetchall() == [("done",)]
+    assert rows(db) == [(0, 0, FEE, "given")] and in_wallet(db) == FUNDS + FEE and left(db) == (0, 0, 0)
+    assert proved(carded, db, stripe_server)
+
+
+def test_page_that_leaves_enough_for_the_order_is_no_part_of_it(client, carded, db, real, stripe_server, session, page):
+    approve(client, session, 20_000)
+    page(40_000)
+    stripe_server.hooks.deliver_all()
+    webhooks.handle(carded)
+    carry_out(carded, real)
+    tell(carded, real, stripe_server)
+    assert rows(db) == [(40_000, 0, 0, "given"), (20_000, 0, 0, "given")] and left(db) == (0, 0, 0)
+    assert in_wallet(db) == FUNDS and proved(carded, db, stripe_server)
+
+
+def test_order_that_was_given_up_and_is_then_given_back_on_the_page_leaves_the_wallet(
+    client, carded, db, real, stripe_server, session, page
+):
+    approve(client, session)
+    card_jobs.refund(carded)
+    db.execute("UPDATE gateway_call SET state = 'parked', settled_at = made_at, error = 'x' WHERE verb = 'refund'")
+    given_up(carded, db, real)
+    assert in_wallet(db) == FUNDS + FEE
+    page(45_000)
+    page(15_000)
+    tell(carded, real, stripe_server, times=2)
+    assert rows(db) == [(0, 45_000, 0, "given"), (0, 15_000, 0, "given")] and in_wallet(db) == FUNDS
+    assert left(db) == (0, 0, 0) and proved(carded, db, stripe_server)
+
+
+# --- what was only held -----------------------------------------------------------------------------------------------
+def test_hold_that_expired_gives_nothing_back(client, carded, db, clock, real, stripe_server):
+    """Stripe lists what it never took as a refund; the fee is owed all the same."""
+    keep(client)
+    session = start(client).json
+    clock.advance(minutes=61)
+    real.advance(days=8)
+    fee = stop(client, session).json["fee"]["amount"]
+    work(carded, real)
+    (release,) = stripe_server.books.of("refund")
+    assert (release["reason"], release["balance_transaction"]) == ("expired_uncaptured_charge", None)
+    tell(carded, real, stripe_server, times=2)
+    assert payment(db, session).state == "expired" and owed(db) == fee
+    assert rows(db) == [] and left(db) == (55_556, 4_444, 0) and proved(carded, db, stripe_server)
+
+
+def test_what_a_capture_left_was_not_given_back(client, carded, db, real, stripe_server, clock):
+    stripe_server.books.releases_are_refunds = True
+    keep(client)
+    session = start(client).json
+    clock.advance(minutes=61)
+    stop(client, session)
+    work(carded, real)
+    tell(carded, real, stripe_server)
+    assert len(stripe_server.books.of("refund")) == 1 and rows(db) == [] and left(db) == (55_556, 4_444, 0)
+    intent = payment(db, session).gateway_reference
+    stripe_server.books.refund({"payment_intent": intent, "amount": "10000"})
+    tell(carded, real, stripe_server)
+    assert rows(db) == [(10_000, 0, 0, "given")] and left(db)[2] == 0, "the other one is listed again, and is none"
+    assert proved(carded, db, stripe_server)
+
+
+def test_hold_that_is_released_gives_nothing_back(client, carded, db, real, stripe_server, clock):
+    stripe_server.books.releases_are_refunds = True
+    keep(client)
+    session = start(client).json
+    clock.advance(minutes=61)
+    stop(client, session)
+    ledger.post(db, [Posting("transfer", "FT1", clock.now(), {"bank": FEE, "receivable/driver": -FEE})])
+    work(carded, real)
+    tell(carded, real, stripe_server)
+    assert len(stripe_server.books.of("refund")) == 1 and payment(db, session).state == "void"
+    assert rows(db) == [] and left(db) == (55_556, 4_444, 0) and proved(carded, db, stripe_server)
 
 
 def test_of_a_second_charge_is_left_to_the_reconciliation(client, carded, db, real, stripe_server, session):

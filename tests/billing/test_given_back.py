@@ -1,6 +1,7 @@
 """What gateways give back, in any order, by whosever order, failing or not: every đồng has its place."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from billing import calls, given_back, ledger, payments, refunds, vat
+from billing import calls, given_back, ledger, payments, refunds, vat, wallets
 from billing.audit import Act
 from billing.errors import RefundExceedsCharge
 from billing.gateways import Refund
@@ -71,6 +72,29 @@ class Desk:
             self._hear(made.to_gateway, call.key)
             refunds.refund_via_gateway(self.connection, lambda _: True, self.at)
 
+    def wait(self, amount: int) -> None:
+        """An operator orders it, and the gateway is away."""
+        charge = refunds.charge_of(self.connection, self.session)
+        try:
+            asked = refunds.request(self.connection, charge, "x", self.at)
+        except RefundExceedsCharge:
+            return
+        amount = min(amount, refunds.left_of(self.connection, charge))
+        refunds.approve(self.connection, asked.id, amount, Act("operator", self.at, "x"))
+
+    def settle(self) -> None:
+        """The gateway is back: it does what it still can, all of a refund or nothing; the others are given up."""
+        self.at += timedelta(minutes=1)
+        refunds.refund_via_gateway(self.connection, self._ask, self.at)
+
+    def _ask(self, wanted: refunds.AtGateway) -> bool:
+        request = {"refund": str(wanted.refund_id)}
+        call = calls.plan(self.connection, wanted.payment_id, "refund", wanted.amount, self.at, request=request)
+        left = self.left_at_gateway()
+        if left >= wanted.amount:
+            self._hear(wanted.amount, call.key)
+        return left == 0 or left >= wanted.amount
+
     def _hear(self, amount: int, key: str | None) -> None:
         if amount > 0:
             name = f"re_{len(self.told)}"
@@ -128,6 +152,25 @@ def test_whatever_is_given_back_and_fails_every_dong_is_in_its_place(connection,
         desk.check()
 
 
+WAITING = st.one_of(
+    st.tuples(st.just("page"), st.integers(1, 120_000)),
+    st.tuples(st.just("wait"), st.integers(1, 120_000)),
+    st.tuples(st.just("settle")),
+)
+
+
+@given(
+    st.integers(1_000, 100_000), st.integers(1_000, 100_000), st.floats(0, 1), st.lists(WAITING, min_size=2, max_size=7)
+)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_page_and_orders_that_wait_give_the_driver_his_money_once(connection, charged, paid, share, actions):
+    desk = Desk(connection, charged, paid, round(share * charged))
+    for verb, *values in [*actions, ("settle",)]:
+        getattr(desk, verb)(*values)
+    assert ledger.balance(connection, "refund") == desk.before, "neither is he short of any, nor is any our loss"
+    assert ledger.balance(connection, f"clearing/{desk.gateway}") == desk.left_at_gateway()
+
+
 def test_refund_of_another_payment_with_our_key_is_not_taken_for_ours(connection):
     desk, other = Desk(connection, 50_000, 50_000, 0), Desk(connection, 50_000, 50_000, 0)
     call = calls.plan(connection, other.payment.id, "refund", 10_000, NOW, request={"refund": str(UUID(int=1))})
@@ -151,3 +194,30 @@ def test_refund_that_was_booked_before_these_rows_were_kept_is_not_booked_again(
         ledger.balance(connection, f"clearing/{desk.gateway}") == 50_000 and ledger.balance(connection, "refund") == 0
     )
     assert ledger.wallet(connection, desk.client).balance == 0, "it had cost the driver nothing"
+
+
+def test_who_opens_an_account_while_money_is_given_back_does_not_wait_in_a_circle(connection, engine):
+    """Everybody takes accounts first, then wallets: here of a driver who never owed anything."""
+    client, new, gateway = f"driver-{uuid4()}", payments.new_id(NOW), f"gateway-{uuid4()}"
+    payments.create(connection, [New(new, client, "topup", None, "card", 50_000, str(new), NOW)])
+    payments.pay(connection, payments.find(connection, new), 50_000, gateway, NOW, f"pi_{new}")
+    spent = {"wallet/" + client: 50_000, "funding": -50_000}
+    ledger.post(connection, [Posting("spent", str(uuid4()), NOW, spent)])
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True) as other, ThreadPoolExecutor(1) as pool:
+        paid = payments.find(connection, new)
+        with connection.transaction():
+            ledger.open_accounts(connection, RECEIVABLE + client)
+            given = Refund("re_0", 50_000, "paid")
+            booking = pool.submit(given_back.book, other, paid, given, gateway, NOW)
+            while not is_blocked(connection, other) and not booking.done():
+                pass
+            wallets.lock(connection, "wallet/" + client)
+        booking.result(20)
+    assert ledger.wallet(connection, client) == ledger.Wallet(0, 0, 50_000)
+
+
+def is_blocked(connection: psycopg.Connection, other: psycopg.Connection) -> bool:
+    query = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
+    row = connection.execute(query, (other.info.backend_pid,)).fetchone()
+    return row == (True,)

@@ -31,6 +31,7 @@ class Books:
         self.objects: dict[str, Object] = {}
         self.cards = Cards()
         self.refunds_stay = "succeeded"  # or pending, or failed: how the refunds to come are answered
+        self.releases_are_refunds = False  # whether what a capture leaves, or a cancellation, is listed as a refund too
         self._numbers = itertools.count(1)
 
     def of(self, kind: str) -> list[Object]:
@@ -166,6 +167,8 @@ class Books:
         intent |= {"status": "succeeded", "amount_capturable": 0, "amount_received": amount}
         self.emit("charge.captured" if intent["capture_method"] == "manual" else "charge.succeeded", charge)
         self.emit("payment_intent.succeeded", intent)
+        if self.releases_are_refunds and amount < intent["amount"]:
+            self._release(charge, intent["amount"] - amount, None)
         return intent
 
     def capture(self, id_: str, params: Params) -> Object:
@@ -184,10 +187,22 @@ class Books:
         return self._cancel(intent, params.get("cancellation_reason"))
 
     def _cancel(self, intent: Object, reason: str | None) -> Object:
+        held = intent["amount_capturable"]
         intent |= {"status": "canceled", "amount_capturable": 0, "next_action": None, "cancellation_reason": reason}
         intent["canceled_at"] = int(self.now())
         self.emit("payment_intent.canceled", intent)
+        if held and (reason == "automatic" or self.releases_are_refunds):
+            why = "expired_uncaptured_charge" if reason == "automatic" else None
+            self._release(self.objects[intent["latest_charge"]], held, why)
         return intent
+
+    def _release(self, charge: Object, amount: int, reason: str | None) -> None:
+        """Stripe lists money that it never took as a refund, which moves nothing on the account."""
+        self.make(
+            "re", "refund", amount=amount, currency="vnd", charge=charge["id"], metadata={}, status="succeeded",
+            payment_intent=charge["payment_intent"], reason=reason, balance_transaction=None,
+        )  # fmt: skip
+        self.emit("charge.refunded", charge)
 
     def expire_holds(self) -> None:
         """Banks keep a hold for a week."""
@@ -211,7 +226,7 @@ class Books:
         charge["refunded"] = charge["amount_refunded"] == charge["amount_captured"]
         made = self.make(
             "re", "refund", amount=amount, currency="vnd", charge=charge["id"], payment_intent=intent["id"],
-            status="pending" if self.refunds_stay == "pending" else "succeeded",
+            status="pending" if self.refunds_stay == "pending" else "succeeded", reason=None,
             metadata=dict(params.get("metadata", {})),
         )  # fmt: skip
         made["balance_transaction"] = self._book("refund", -amount, made["id"])["id"]
