@@ -176,10 +176,7 @@ def approve(connection: psycopg.Connection, refund_id: UUID, amount: int | None,
 # A gateway gives back what one payment brought, the one that is picked below; what others brought goes to the purse.
 # Less what went back already: as refunds of this charge, but for those of another payment, or beside it.
 _PAID_BY_CARD = """
-WITH paid AS (
-    SELECT id, paid FROM payment
-     WHERE session_id = %(session)s AND purpose = 'session' AND method = 'card' AND state = 'paid'
-     ORDER BY paid DESC, id LIMIT 1)
+WITH paid AS (SELECT id, paid FROM payment WHERE id = payment_to_refund(%(session)s, NULL))
 SELECT COALESCE((SELECT paid FROM paid), 0)
        - (SELECT COALESCE(sum(to_gateway), 0)::bigint FROM refund r WHERE session_id = %(session)s
              AND NOT EXISTS (SELECT FROM gateway_refund g
@@ -316,10 +313,8 @@ class AtGateway(NamedTuple):
 
 
 _AT_GATEWAY = """
-SELECT r.id, p.id, p.gateway_reference, r.to_gateway FROM refund r
- CROSS JOIN LATERAL (SELECT id, gateway_reference FROM payment
-                      WHERE session_id = r.session_id AND purpose = 'session' AND method = 'card' AND state = 'paid'
-                      ORDER BY paid DESC, id LIMIT 1) p
+SELECT r.id, p.id, p.gateway_reference, r.to_gateway
+  FROM refund r JOIN payment p ON p.id = payment_to_refund(r.session_id, r.id)
  WHERE r.state = 'pending_gateway' ORDER BY r.id LIMIT %s
 """
 
@@ -376,7 +371,7 @@ def to_wallet(connection: psycopg.Connection, refund_id: UUID, payment_id: UUID,
     wallets.settle_owed(connection, found.client, at, amount)
 
 
-# Those of a payment that was picked as in _AT_GATEWAY. What the gateway gave back under their keys, or was put into the
+# Those that are asked of the payment. What the gateway gave back under their keys, or was put into the
 # wallet instead, waits no more.
 _CROWDED_OUT = """
 SELECT GREATEST(LEAST(o.amount, o.amount + g.amount + %(more)s - p.paid), 0)::bigint
@@ -387,12 +382,7 @@ SELECT GREATEST(LEAST(o.amount, o.amount + g.amount + %(more)s - p.paid), 0)::bi
           AND NOT EXISTS (SELECT FROM gateway_refund m WHERE m.refund_id = r.id)
           AND NOT EXISTS (SELECT FROM ledger_transaction t
                            WHERE t.kind = 'refund_to_wallet' AND t.reference = concat(r.session_id, '/', r.id))
-          AND p.id = (SELECT x.id FROM payment x
-                       WHERE x.session_id = r.session_id AND x.purpose = 'session' AND x.method = 'card'
-                         AND x.state = 'paid'
-                       ORDER BY EXISTS (SELECT FROM gateway_call c
-                                         WHERE c.payment_id = x.id AND c.verb = 'refund'
-                                           AND c.request ->> 'refund' = r.id::text) DESC, x.paid DESC, x.id LIMIT 1)) o
+          AND p.id = payment_to_refund(r.session_id, r.id)) o
  CROSS JOIN LATERAL (
        SELECT COALESCE(sum(amount), 0) AS amount FROM gateway_refund WHERE payment_id = p.id AND state = 'given') g
  WHERE p.id = %(payment)s

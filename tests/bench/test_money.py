@@ -13,7 +13,7 @@ from bench.load import Client
 from bench.money import Part
 
 SHORT = money.Plan(
-    rounds=1, seconds=1, warm_seconds=0, workers=1, threads=2, drivers=8, client=Client(connections=4, threads=1),
+    rounds=1, seconds=1, warm_seconds=1, workers=1, threads=2, drivers=8, client=Client(connections=4, threads=1),
     only=("wallet_start",),
 )  # fmt: skip
 
