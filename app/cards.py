@@ -154,8 +154,8 @@ def carry_out(resources: Resources, call: Call) -> Outcome:
 
 
 def _note(connection: psycopg.Connection, payment: Payment, call: Call, outcome: Outcome, now: datetime) -> list[Count]:
-    if outcome.refund is not None:
-        given_back.book(connection, payment, outcome.refund, GATEWAY, now)
+    for made in outcome.refunds:
+        given_back.book(connection, payment, made, GATEWAY, now)
     if outcome.movement is not None:
         return follow(connection, payment, outcome.movement, now)
     if call.verb not in ("hold", "charge"):

@@ -72,7 +72,7 @@ class Outcome(NamedTuple):
 
     state: str
     movement: Movement | None = None
-    refund: Refund | None = None
+    refunds: tuple[Refund, ...] = ()
     code: str | None = None  # the gateway's reason, where it declined or refused
     gateway_reference: str | None = None  # also of what was declined
     error: str | None = None
@@ -186,15 +186,15 @@ def make(gateway: CardGateway, call: Call, subject: Subject, real: datetime) -> 
     except HoldGone as error:
         return _gone(gateway, subject, error)
     except PaymentDeclined as error:
-        return Outcome("refused", None, None, error.code, error.gateway_reference, str(error))
+        return Outcome("refused", code=error.code, gateway_reference=error.gateway_reference, error=str(error))
     except (AmountTooSmall, AmountTooLarge) as error:
         code = "amount_too_small" if isinstance(error, AmountTooSmall) else "amount_too_large"
         return Outcome("refused", code=code, error=str(error))
     except (PaymentRefused, UnknownPayment) as error:
-        code = getattr(error, "code", "unknown")
-        # Somebody gave all of it back on the gateway's own page: what we ask for is done.
-        state = "done" if call.verb == "refund" and code == ALL_GIVEN_BACK else "parked"
-        return Outcome(state, code=code, error=f"{type(error).__name__}: {error}")
+        code, said = getattr(error, "code", "unknown"), f"{type(error).__name__}: {error}"
+        if call.verb == "refund" and code == ALL_GIVEN_BACK:
+            return _given_already(gateway, subject, said)
+        return Outcome("parked", code=code, error=said)
 
 
 def _ask(gateway: CardGateway, call: Call, subject: Subject) -> Outcome:
@@ -216,8 +216,8 @@ def _ask(gateway: CardGateway, call: Call, subject: Subject) -> Outcome:
 
 def _refunded(made: Refund) -> Outcome:
     if made.state == "failed":
-        return Outcome("refused", refund=made, code="refund_failed", error="the refund failed")
-    return Outcome("done", refund=made)
+        return Outcome("refused", refunds=(made,), code="refund_failed", error="the refund failed")
+    return Outcome("done", refunds=(made,))
 
 
 def _card(call: Call) -> Card:
@@ -250,13 +250,25 @@ def _look_up(gateway: CardGateway, call: Call, subject: Subject, real: datetime)
     return Outcome("done", found, gateway_reference=found.gateway_reference if found else None)
 
 
+def _given_already(gateway: CardGateway, subject: Subject, said: str) -> Outcome:
+    """Somebody gave all of it back on the gateway's own page: what we ask for is done, unless some of that has failed
+    since. The outcome has whatever was given back, of which we may not have been told yet."""
+    at_gateway = subject.gateway_reference or ""
+    try:
+        given, paid = tuple(gateway.refunds(at_gateway)), gateway.find(at_gateway).paid
+    except GatewayUnavailable as silent:
+        return Outcome("waiting", error=str(silent))
+    is_done = sum(one.amount for one in given if one.state != "failed") >= paid
+    return Outcome("done" if is_done else "refused", refunds=given, code=ALL_GIVEN_BACK, error=said)
+
+
 def _gone(gateway: CardGateway, subject: Subject, error: HoldGone) -> Outcome:
     """The hold is not there any more: the payment's state at the gateway says what became of the money."""
     try:
         found = gateway.find(subject.gateway_reference or "")
     except GatewayUnavailable as silent:
         return Outcome("waiting", error=str(silent))
-    return Outcome("refused", found, None, error.code, found.gateway_reference, str(error))
+    return Outcome("refused", found, (), error.code, found.gateway_reference, str(error))
 
 
 # --- what somebody has to look at -------------------------------------------------------------------------------------

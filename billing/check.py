@@ -99,6 +99,13 @@ PASSES: dict[str, tuple[Invariant, ...]] = {
                   "taken IS DISTINCT FROM amount OR NOT is_dated OR given > charged",
                   shown="concat(amount, ', booked ', taken, ', in all ', given, ' of ', charged)"),
     ),
+    "given_back": (
+        Invariant("refunds_by_card", "a refund by card is on the card or in the wallet, or waits for its gateway",
+                  "settled > by_page", "booked IS NULL",
+                  "concat(settled, ' settled by the gateway''s page, which gave ', by_page)"),
+        Invariant("refund_account", "the account refund is what waits for gateways, less what they gave at our loss",
+                  "booked <> due", "booked IS NOT NULL", "concat(booked, ', due ', due)"),
+    ),
     "receipts": (
         Invariant("receipts_issued", "revenue has its receipt, as far as the job that issues them has come",
                   "receipt IS NULL", "is_due", "net || ' VND of revenue'"),

@@ -11,7 +11,7 @@ credit clearing. Where the money comes from is booked against the same account, 
   operator's refund would be; the rest is our loss, and stays in `refund`.
 
 A refund may fail days later. Then the gateway has the money again, and what was meant for the driver is put into the
-wallet.
+wallet: also what it had fulfilled of orders that are done, but for what another refund has given him meanwhile.
 
 Locked are the payment, then the refund, then accounts that are opened, then the wallet.
 """
@@ -38,6 +38,7 @@ class _Told(NamedTuple):
     of_charge: int
     of_wallet: int
     of_ours: int
+    of_orders: int = 0
     state: str = "given"
 
 
@@ -55,7 +56,8 @@ def book(connection: psycopg.Connection, payment: Payment, made: Refund, gateway
 
 
 _FIND = """
-SELECT refund_id, of_charge, of_wallet, of_ours, state FROM gateway_refund WHERE gateway = %s AND reference = %s
+SELECT refund_id, of_charge, of_wallet, of_ours, of_orders, state FROM gateway_refund
+ WHERE gateway = %s AND reference = %s
 """
 
 
@@ -84,8 +86,9 @@ def _on_page(connection: psycopg.Connection, payment: Payment, amount: int, name
     charge = _charge(connection, payment)
     ledger.open_accounts(connection, WALLET + payment.client, RECEIVABLE + payment.client, ON_THE_WAY)
     has, _ = wallets.lock(connection, WALLET + payment.client, WALLET + (charge.owner if charge else payment.client))
-    before = refunds.crowded_out(connection, payment.id)
-    rest = amount - (refunds.crowded_out(connection, payment.id, more=amount) - before)
+    stands = refunds.standing(connection, payment.id)
+    of_orders = min(amount, max(stands.crowded_out(more=amount) - stands.spare, 0))
+    rest = amount - of_orders
     of_wallet = min(rest, _put_in_wallet(connection, payment))
     if of_wallet:
         _out_of_wallet(connection, payment.client, has, of_wallet, name, at)
@@ -94,7 +97,7 @@ def _on_page(connection: psycopg.Connection, payment: Payment, amount: int, name
     if charge and of_charge:
         act = Act(name.partition("/")[0], at, f"given back on the page of {name}")
         refund_id = refunds.given_at_gateway(connection, charge, of_charge, act)
-    return _Told(refund_id, of_charge, of_wallet, amount - of_wallet - of_charge)
+    return _Told(refund_id, of_charge, of_wallet, amount - of_wallet - of_charge, of_orders)
 
 
 def _charge(connection: psycopg.Connection, payment: Payment) -> Charge | None:
@@ -117,8 +120,8 @@ WITH put(kind, reference) AS (
 SELECT COALESCE((SELECT -sum(e.amount) FROM put JOIN ledger_transaction t USING (kind, reference)
                    JOIN ledger_entry e ON e.transaction_id = t.id
                    JOIN ledger_account a ON a.id = e.account_id AND a.code = %(wallet)s), 0)
-     - COALESCE((SELECT sum(of_wallet) FROM gateway_refund
-                  WHERE payment_id = %(payment)s AND state = 'given'), 0)::bigint
+     - COALESCE((SELECT sum(CASE state WHEN 'given' THEN of_wallet ELSE -of_orders END) FROM gateway_refund
+                  WHERE payment_id = %(payment)s), 0)::bigint
 """
 
 
@@ -143,17 +146,25 @@ def _come_back(
     connection: psycopg.Connection, payment: Payment, made: Refund, gateway: str, at: datetime, told: _Told,
     booked: UUID | None,
 ) -> None:  # fmt: skip
-    """The gateway has the money again: what was for the driver is put into the wallet."""
+    """The gateway has the money again: what the driver is short of by that goes to the wallet."""
     name = f"{gateway}/{made.gateway_reference}"
     if booked:
         ledger.reverse(connection, booked, name, at)
     if told.refund_id:
-        refunds.to_wallet(connection, told.refund_id, payment.id, at)
-    if told.of_wallet:
-        entries = {ON_THE_WAY: told.of_wallet, WALLET + payment.client: -told.of_wallet}
+        refunds.settle(connection, told.refund_id)
+    failed = told._replace(state="failed", of_orders=0)
+    _note(connection, payment, made, gateway, at, failed)
+    stands = refunds.standing(connection, payment.id)
+    missing = stands.crowded_out() - stands.spare + told.of_wallet
+    short = min(max(missing, 0), told.of_charge + told.of_wallet + told.of_orders)
+    of_charge = min(short, told.of_charge)
+    if told.refund_id:
+        refunds.to_wallet(connection, told.refund_id, of_charge, at)
+    if rest := short - of_charge:
+        entries = {ON_THE_WAY: rest, WALLET + payment.client: -rest}
         ledger.post(connection, [Posting("refund_to_wallet", name, at, entries)])
-        wallets.settle_owed(connection, payment.client, at, told.of_wallet)
-    _note(connection, payment, made, gateway, at, told._replace(state="failed"))
+        wallets.settle_owed(connection, payment.client, at, rest)
+    _note(connection, payment, made, gateway, at, failed._replace(of_orders=rest - told.of_wallet))
 
 
 def _note(
@@ -161,8 +172,9 @@ def _note(
 ) -> None:
     connection.execute(
         "INSERT INTO gateway_refund AS r (gateway, reference, payment_id, refund_id, amount, of_charge, of_wallet, "
-        "of_ours, state, told_at, failed_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
-        "ON CONFLICT (gateway, reference) DO UPDATE SET state = excluded.state, failed_at = excluded.failed_at",
+        "of_ours, of_orders, state, told_at, failed_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
+        "ON CONFLICT (gateway, reference) DO UPDATE SET state = excluded.state, of_orders = excluded.of_orders, "
+        "failed_at = excluded.failed_at",
         (gateway, made.gateway_reference, payment.id, told.refund_id, made.amount, told.of_charge, told.of_wallet,
-         told.of_ours, told.state, at, at if told.state == "failed" else None),
+         told.of_ours, told.of_orders, told.state, at, at if told.state == "failed" else None),
     )  # fmt: skip

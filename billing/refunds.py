@@ -341,63 +341,67 @@ def _settle_at_gateway(connection: psycopg.Connection, one: AtGateway, done: boo
         found = _lock(connection, one.refund_id)
         if found.state != "pending_gateway":
             return False
-        if done:
-            connection.execute(_DONE, (one.refund_id,))
-        else:
-            to_wallet(connection, one.refund_id, one.payment_id, at)
+        short = 0 if done else _short(connection, found, one.payment_id)
+        settle(connection, one.refund_id)
+        to_wallet(connection, one.refund_id, short, at)
     return True
 
 
-_DONE = "UPDATE refund SET state = 'refunded' WHERE id = %s AND state = 'pending_gateway'"
+_IS_GIVEN = "SELECT FROM gateway_refund WHERE refund_id = %s AND state = 'given'"
 
 
-def to_wallet(connection: psycopg.Connection, refund_id: UUID, payment_id: UUID, at: datetime) -> None:
-    """Put into the driver's wallet what a gateway was to give back of a payment, and did not; once.
+def _short(connection: psycopg.Connection, refund: Refund, payment_id: UUID) -> int:
+    """What nobody gave back of a refund that waits: neither the gateway by our order, nor somebody on its page."""
+    if connection.execute(_IS_GIVEN, (refund.id,)).fetchone():
+        return 0
+    return max(refund.to_gateway - max(standing(connection, payment_id).spare, 0), 0)
 
-    In the transaction of a caller who holds the payment. What the gateway gave back by somebody else's hand, so that
-    nothing was left of the payment for this refund, the driver has.
+
+def settle(connection: psycopg.Connection, refund_id: UUID) -> None:
+    """The gateway is not asked for a refund any more. In the transaction of a caller who holds the payment."""
+    connection.execute("UPDATE refund SET state = 'refunded' WHERE id = %s AND state = 'pending_gateway'", (refund_id,))
+
+
+def to_wallet(connection: psycopg.Connection, refund_id: UUID, amount: int, at: datetime) -> None:
+    """Put into the driver's wallet what a gateway was to give back and did not: once for a refund; 0 changes nothing.
+
+    In the transaction of a caller who holds the payment.
     """
-    found = _lock(connection, refund_id)
-    name = f"{found.session_id}/{refund_id}"
-    if ledger.find(connection, "refund_to_wallet", name):
-        return
-    crowded = crowded_out(connection, payment_id)
-    amount = found.to_gateway - (crowded - crowded_out(connection, payment_id, without=refund_id))
-    connection.execute(_DONE, (refund_id,))
     if amount == 0:
         return
+    found = _lock(connection, refund_id)
     entries = {ON_THE_WAY: amount, WALLET + found.client: -amount}
-    ledger.post(connection, [Posting("refund_to_wallet", name, at, entries)])
+    ledger.post(connection, [Posting("refund_to_wallet", f"{found.session_id}/{refund_id}", at, entries)])
     wallets.settle_owed(connection, found.client, at, amount)
 
 
-# Those that are asked of the payment. What the gateway gave back under their keys, or was put into the
-# wallet instead, waits no more.
-_CROWDED_OUT = """
-SELECT GREATEST(LEAST(o.amount, o.amount + g.amount + %(more)s - p.paid), 0)::bigint
-  FROM payment p
- CROSS JOIN LATERAL (
-       SELECT COALESCE(sum(r.to_gateway), 0) AS amount FROM refund r
-        WHERE r.session_id = p.session_id AND r.to_gateway > 0 AND r.id IS DISTINCT FROM %(without)s::uuid
-          AND NOT EXISTS (SELECT FROM gateway_refund m WHERE m.refund_id = r.id)
-          AND NOT EXISTS (SELECT FROM ledger_transaction t
-                           WHERE t.kind = 'refund_to_wallet' AND t.reference = concat(r.session_id, '/', r.id))
-          AND p.id = payment_to_refund(r.session_id, r.id)) o
- CROSS JOIN LATERAL (
-       SELECT COALESCE(sum(amount), 0) AS amount FROM gateway_refund WHERE payment_id = p.id AND state = 'given') g
- WHERE p.id = %(payment)s
-"""
+class Standing(NamedTuple):
+    """How a payment stands with what was ordered back of it; VND (sql/functions/refund_standing.sql).
 
-
-def crowded_out(connection: psycopg.Connection, payment_id: UUID, *, more: int = 0, without: UUID | None = None) -> int:
-    """VND of the refunds for a payment for which nothing is left of it, as somebody gave it back on the gateway's page.
-
-    `more` is as if so much more were given back there, `without` as if one refund were not. The payment is locked.
+    `left_there` the gateway has still. Orders that it did not carry out under our key are `waiting`, or `settled`: less
+    what the wallet was given of those. `by_page` is what somebody gave back of orders on the gateway's page.
     """
-    values = {"payment": payment_id, "more": more, "without": without}
-    row = connection.execute(_CROWDED_OUT, values).fetchone()
+
+    left_there: int
+    waiting: int
+    settled: int
+    by_page: int
+
+    def crowded_out(self, more: int = 0) -> int:
+        """What of the orders that wait the gateway cannot carry out; as if `more` were given back on its page."""
+        return min(self.waiting, max(self.waiting - self.left_there + more, 0))
+
+    @property
+    def spare(self) -> int:
+        """What the page gave back of orders that wait; below zero: so much is missing of settled ones."""
+        return self.by_page - self.settled
+
+
+def standing(connection: psycopg.Connection, payment_id: UUID) -> Standing:
+    """How a payment stands, which the caller has locked."""
+    row = connection.execute("SELECT * FROM refund_standing(%s)", (payment_id,)).fetchone()
     assert row is not None
-    return int(row[0])
+    return Standing(*row)
 
 
 _LIST = f"""

@@ -9,7 +9,7 @@ from psycopg import Connection
 
 from app import card_jobs, webhooks
 from app.resources import Resources
-from billing import given_back, ledger, payments
+from billing import calls, given_back, ledger, payments
 from billing.gateways import Refund
 from billing.ledger import Posting
 from billing.refunds import AtGateway
@@ -298,6 +298,80 @@ def test_refund_on_the_page_that_fails_is_wallet_money_and_may_be_made_again(
     tell(carded, real, stripe_server)
     assert in_wallet(db) == FUNDS, "what came into the wallet leaves it again"
     assert left(db) == (0, 0, 0) and taken(stripe_server) == 0 and proved(carded, db, stripe_server)
+
+
+@pytest.mark.parametrize("how", DELIVERIES)
+@pytest.mark.parametrize("told", ["before our call", "after it"])
+def test_page_that_fulfilled_an_order_and_fails_leaves_the_money_in_the_wallet(
+    client, carded, db, real, stripe_server, session, page, how, told
+):
+    approve(client, session)
+    made = [page(45_000), page(15_000)]
+    if told == "before our call":
+        stripe_server.hooks.deliver_all()
+        webhooks.handle(carded)
+    carry_out(carded, real)
+    assert db.execute("SELECT state FROM gateway_call WHERE verb = 'refund'").fetchall() == [("done",)]
+    assert db.execute("SELECT state FROM refund").fetchall() == [("refunded",)] and in_wallet(db) == FUNDS
+    for number, one in enumerate(made):
+        stripe_server.books.fail_refund(one)
+        tell(carded, real, stripe_server, **DELIVERIES[how])
+        assert in_wallet(db) == FUNDS + (45_000, 60_000)[number] and left(db) == (0, 0, 0)
+        assert proved(carded, db, stripe_server)
+    page(FEE)
+    tell(carded, real, stripe_server)
+    assert in_wallet(db) == FUNDS and left(db) == (0, 0, 0), "what came into the wallet leaves it again"
+    assert taken(stripe_server) == 0 and proved(carded, db, stripe_server)
+
+
+def test_page_that_fulfilled_a_part_and_fails_once_the_rest_was_given_up(
+    client, carded, db, real, stripe_server, session, page
+):
+    approve(client, session)
+    made = page(25_000)
+    tell(carded, real, stripe_server)
+    carry_out(carded, real)
+    (key,) = db.execute("SELECT key FROM gateway_call WHERE verb = 'refund' AND state = 'parked'").fetchone()
+    calls.give_up(db, key)
+    carry_out(carded, real)
+    assert in_wallet(db) == FUNDS + 35_000 and left(db) == (0, 0, 0)
+    stripe_server.books.fail_refund(made)
+    tell(carded, real, stripe_server, times=2)
+    assert in_wallet(db) == FUNDS + 60_000 and left(db) == (0, 0, 0) and proved(carded, db, stripe_server)
+
+
+def test_page_that_fails_while_our_call_is_refused_leaves_the_money_in_the_wallet(
+    client, carded, db, real, stripe_server, session, page, monkeypatch
+):
+    """Stripe says that all was given back; by the time that we ask what was, it is not any more."""
+    approve(client, session)
+    made, ask = page(FEE), carded.card_gateway.refund
+
+    def refused(*asked):
+        try:
+            return ask(*asked)
+        finally:
+            stripe_server.books.fail_refund(made)
+
+    monkeypatch.setattr(carded.card_gateway, "refund", refused)
+    carry_out(carded, real)
+    tell(carded, real, stripe_server)
+    assert db.execute("SELECT state FROM gateway_call WHERE verb = 'refund'").fetchall() == [("refused",)]
+    assert in_wallet(db) == FUNDS + FEE and left(db) == (0, 0, 0) and proved(carded, db, stripe_server)
+
+
+def test_what_was_given_back_is_asked_for_again_while_stripe_is_away(
+    client, carded, db, real, stripe_server, session, page
+):
+    approve(client, session)
+    page(FEE)
+    card_jobs.refund(carded)
+    stripe_server.fail("GET", "/v1/refunds", "reset_after", times=1)
+    card_jobs.settle(carded)
+    assert db.execute("SELECT state FROM gateway_call WHERE verb = 'refund'").fetchall() == [("waiting",)]
+    carry_out(carded, real)
+    assert db.execute("SELECT state FROM gateway_call WHERE verb = 'refund'").fetchall() == [("done",)]
+    assert rows(db) == [(0, 0, FEE, "given")] and in_wallet(db) == FUNDS and proved(carded, db, stripe_server)
 
 
 def test_topup_that_was_given_back_and_comes_back_is_in_the_wallet_again(db, clock, carded):

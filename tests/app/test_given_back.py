@@ -272,6 +272,25 @@ def test_of_a_second_charge_is_left_to_the_reconciliation(client, carded, db, re
     assert ledger.balance(db, "clearing/stripe") == FEE == taken(stripe_server)
 
 
+def test_order_that_nobody_fulfilled_is_found(client, carded, db, real, stripe_server, session, page):
+    approve(client, session)
+    page(FEE)
+    tell(carded, real, stripe_server)
+    carry_out(carded, real)
+    assert proved(carded, db, stripe_server)
+    db.execute("UPDATE gateway_refund SET of_orders = of_orders - 1")
+    (found,) = [one for one in check(db) if one.name == "refunds_by_card"]
+    assert (found.checked, found.wrong) == (1, 1)
+    assert found.first == (f"payment {payment(db, session).id}: 60000 settled by the gateway's page, which gave 59999",)
+
+
+def test_order_that_is_called_done_and_is_not_is_found(client, carded, db, session):
+    approve(client, session)
+    assert [one.name for one in check(db) if one.wrong] == []
+    db.execute("UPDATE refund SET state = 'refunded'")
+    assert [one.name for one in check(db) if one.wrong] == ["refunds_by_card"]
+
+
 def test_two_who_are_told_at_once_book_it_once(carded, db, database_url, clock, stripe_server, session, page):
     made = [Refund(page(20_000), 20_000, "paid"), Refund(page(40_000), 40_000, "paid")]
     paid, ready = payment(db, session), threading.Barrier(6)

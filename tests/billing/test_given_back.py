@@ -114,6 +114,19 @@ class Desk:
         for one in reversed(self.told.values()):
             given_back.book(self.connection, self.payment, one, self.gateway, self.at)
 
+    def check_what_waits(self) -> None:
+        """Whatever waits: what was ordered and is settled is on the card or in the wallet, once."""
+        waits = self.connection.execute(
+            "SELECT COALESCE(sum(to_gateway), 0) FROM refund WHERE session_id = %s AND state = 'pending_gateway'",
+            (self.session,),
+        ).fetchone()
+        assert waits is not None
+        assert ledger.balance(self.connection, "refund") - self.before >= -waits[0]
+        assert refunds.standing(self.connection, self.payment.id).spare >= 0
+        assert ledger.balance(self.connection, f"clearing/{self.gateway}") == self.left_at_gateway()
+        has = ledger.wallet(self.connection, self.client)
+        assert has.balance >= 0 and has.owed >= 0
+
     def check(self) -> None:
         row = self.connection.execute(
             "SELECT (SELECT COALESCE(sum(amount), 0) FROM refund WHERE session_id = %(session)s), "
@@ -157,6 +170,7 @@ WAITING = st.one_of(
     st.tuples(st.just("wait"), st.integers(1, 120_000)),
     st.tuples(st.just("settle")),
 )
+FAILING = WAITING | st.tuples(st.just("fail"), st.integers(0, 9)) | st.tuples(st.just("tell"))
 
 
 @given(
@@ -169,6 +183,23 @@ def test_page_and_orders_that_wait_give_the_driver_his_money_once(connection, ch
         getattr(desk, verb)(*values)
     assert ledger.balance(connection, "refund") == desk.before, "neither is he short of any, nor is any our loss"
     assert ledger.balance(connection, f"clearing/{desk.gateway}") == desk.left_at_gateway()
+
+
+@given(
+    st.integers(1_000, 100_000), st.integers(1_000, 100_000), st.floats(0, 1), st.lists(FAILING, min_size=3, max_size=9)
+)
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_page_and_orders_that_wait_and_fail_leave_nobody_short(connection, charged, paid, share, actions):
+    desk = Desk(connection, charged, paid, round(share * charged))
+    for verb, *values in [*actions, ("settle",)]:
+        getattr(desk, verb)(*values)
+        desk.check_what_waits()
+    ours = desk.connection.execute(
+        "SELECT COALESCE(sum(of_ours - GREATEST(of_orders, 0)), 0) FROM gateway_refund WHERE payment_id = %s",
+        (desk.payment.id,),
+    ).fetchone()
+    short = desk.before - ledger.balance(connection, "refund")
+    assert short <= 0 if ours != (0,) else short == 0
 
 
 def test_refund_of_another_payment_with_our_key_is_not_taken_for_ours(connection):

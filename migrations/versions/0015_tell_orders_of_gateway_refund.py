@@ -1,0 +1,11 @@
+"""Keep how much of a refund on a gateway's page was what operators had ordered."""
+
+from migrations.twin import run_twin
+
+revision = "0015"
+down_revision = "0014"
+
+
+def upgrade() -> None:
+    """Run the SQL twin of this file."""
+    run_twin(__file__)
