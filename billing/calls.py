@@ -13,6 +13,7 @@ from uuid import UUID
 import psycopg
 from psycopg.types.json import Jsonb
 
+from billing import wallets
 from billing.errors import (
     AmountTooLarge,
     AmountTooSmall,
@@ -24,6 +25,7 @@ from billing.errors import (
     UnknownPayment,
 )
 from billing.gateways import Card, CardGateway, Demand, Movement, Refund
+from billing.ledger import WALLET
 
 # Who takes a call has so long to make it, before another may: longer than its time-outs.
 LEASE = timedelta(seconds=90)
@@ -287,6 +289,7 @@ def listed(connection: psycopg.Connection, states: Sequence[str], limit: int) ->
     return [Listed(*row) for row in rows]
 
 
+_CLIENT = "SELECT client FROM payment WHERE id = (SELECT payment_id FROM gateway_call WHERE key = %s)"
 # A refund is asked for with its key. A capture or release is over: the job plans another one, by what is owed by then.
 _RETRY = """
 UPDATE gateway_call
@@ -297,9 +300,17 @@ UPDATE gateway_call
 
 def retry(connection: psycopg.Connection, key: str, real: datetime) -> None:
     """Let a parked refund be asked for once more, with its key; or a hold be captured or released by another call, as
-    far as its fee is still owed by then. Raises UnknownCall, also for a hold or a charge."""
-    if connection.execute(_RETRY, (real, key, list(_AGAIN))).rowcount == 0:
-        raise UnknownCall(f"no {', '.join(_AGAIN)} of the key {key} is parked")
+    far as its fee is still owed by then. Raises UnknownCall, also for a hold or a charge.
+
+    A charge of what its client owes is written under the wallet's lock, and takes what a parked call does not: one that
+    is being written is waited for, so that the job sees it.
+    """
+    with connection.transaction():
+        whose = connection.execute(_CLIENT, (key,)).fetchone()
+        if whose is not None:
+            wallets.lock(connection, WALLET + whose[0])
+        if connection.execute(_RETRY, (real, key, list(_AGAIN))).rowcount == 0:
+            raise UnknownCall(f"no {', '.join(_AGAIN)} of the key {key} is parked")
 
 
 def give_up(connection: psycopg.Connection, key: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from uuid import uuid4
@@ -11,12 +12,13 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from app import archiving, card_jobs, receipts
+from app import archiving, card_jobs, charges, receipts
 from app.commands.calls import calls as calls_command
 from app.commands.einvoices import einvoices as invoices_command
 from app.resources import Resources
 from billing import ledger
 from billing.ledger import Posting
+from billing.transfers import Wanted
 from tests.app.carding import INTENTS, carded, client, db, keep, pay, real, start, stop, taken, work
 from tests.app.giving_back import FEE, approve, carry_out, in_wallet, session
 from tests.app.test_einvoices import issued, provider, sending
@@ -131,6 +133,25 @@ def test_parked_capture_is_made_once_more(run, carded, db, real, stripe_server, 
     work(carded, real)
     assert taken(stripe_server) == FEE and ledger.wallet(db, "driver").owed == 0
     assert made(db, "capture", "release") == [("capture", FEE, "refused"), ("capture", FEE, "done")]
+
+
+def test_retry_beside_a_charge_that_is_being_written_waits_for_it(run, carded, db, real, stripe_server, over):
+    """The charge has seen that the capture is parked, and takes what is owed: no capture may take it too."""
+    with ThreadPoolExecutor(1) as pool, db.transaction():
+        charges.ask(carded, db, Wanted("driver", "arrears", "card"))
+        retried = pool.submit(run, calls_command, "retry", over)
+        while not (waits := blocks(db)) and not retried.done():
+            pass
+    assert waits and retried.result(20).exit_code == 0
+    work(carded, real)
+    assert taken(stripe_server) == FEE and ledger.wallet(db, "driver").owed == 0
+    assert made(db, "charge", "capture", "release")[-2:] == [("charge", FEE, "done"), ("release", 0, "done")]
+
+
+def blocks(db: psycopg.Connection) -> bool:
+    """Whether somebody waits for a lock of this connection. (pg_stat_activity stays as it was within a transaction.)"""
+    query = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid)))"
+    return db.execute(query).fetchone() == (True,)
 
 
 def test_of_a_parked_capture_only_what_is_still_owed_is_taken(run, carded, db, clock, real, stripe_server, over):
