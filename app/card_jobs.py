@@ -244,8 +244,10 @@ def _refunded(resources: Resources, event: Event) -> None:
     reconciliation books both, the charge and what was given back of it.
     """
     intent, gateway = about(event).get("payment_intent"), _gateway(resources)
-    payment = intent and _payment_of(resources, gateway, intent)
-    if not payment or payment.state != "paid" or payment.gateway_reference != intent:
+    if not intent:
+        return
+    payment = _payment_of(resources, gateway, intent)
+    if payment is None or payment.state != "paid" or payment.gateway_reference != intent:
         return
     connection = resources.connections.get()
     for made in gateway.refunds(intent):

@@ -20,7 +20,8 @@ Wall = Callable[[], datetime]
 class Clock(Protocol):
     """Gives the business instant, aware and in UTC."""
 
-    speed: float
+    @property
+    def speed(self) -> float: ...
 
     def now(self) -> datetime: ...
 

@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeGuard
 from weakref import WeakSet
 
 import psycopg
@@ -70,8 +70,11 @@ class PooledCursor(psycopg.ClientCursor[Any]):
         """Execute one statement under the connection's time-outs."""
         if isinstance(query, bytes):
             query = query.decode()
-        timed = self.time_outs + query if isinstance(query, str) else sql.SQL(self.time_outs) + query
-        super().execute(timed, params, prepare=prepare, binary=binary)
+        if isinstance(query, str):
+            super().execute(self.time_outs + query, params, prepare=prepare, binary=binary)
+        else:
+            assert isinstance(query, sql.Composable)  # a t-string is of Python 3.14, and takes no time-outs before it
+            super().execute(sql.SQL(self.time_outs) + query, params, prepare=prepare, binary=binary)
         return self.set_result(-1)  # those before it are the time-outs'
 
 
@@ -188,7 +191,7 @@ class ThreadConnections:
             connection.close()
 
 
-def _is_usable(connection: psycopg.Connection | None) -> bool:
+def _is_usable(connection: psycopg.Connection | None) -> TypeGuard[psycopg.Connection]:
     """Whether a connection may be given a statement. An idle one has nothing to say, but that the server hung up while
     nobody looked: whoever used it then would be told that his statement may have been lost. Costs 2 µs."""
     if connection is None or connection.closed:

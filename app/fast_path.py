@@ -140,7 +140,8 @@ def _stop(call: Call, body: StopBody) -> dict[str, Any]:
 def _check(call: Call, body: SightingBody) -> dict[str, Any]:
     if body.zone is None and body.position is None:
         raise NotOrdinary
-    where = body.position and Position(body.position.lat, body.position.lng, body.position.accuracy)
+    at = body.position
+    where = None if at is None else Position(at.lat, at.lng, at.accuracy)
     sighting = Sighting(body.plate, body.vehicle_class, body.zone, where, _instant(body.captured_at))
     request_hash = enforcement.request_hash(call.key, sighting)
     return enforcement.check_json(parking.check(call.resources, call.client, call.key, request_hash, sighting))

@@ -40,7 +40,9 @@ def _receive(url: str, path: Path, now: datetime, dry_run: bool) -> statement.Re
         return statement.apply(connection, movements, now, dry_run)
 
 
-def _apply(connection: Connection, kind: Kind, path: Path, now: datetime, dry_run: bool) -> Report:
+def _apply(
+    connection: Connection, kind: zone_imports.Kind | Literal["rates"], path: Path, now: datetime, dry_run: bool
+) -> Report:
     if kind == "rates":
         return rate_imports.apply(connection, rate_imports.read(path), now, dry_run)
     surroundings: dict[str, Any] = {}

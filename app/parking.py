@@ -291,9 +291,9 @@ def cancel(connection: psycopg.Connection, session_id: UUID, now: datetime) -> E
             row = connection.execute(_CANCEL, ([session_id], now, now)).fetchone()
     except psycopg.errors.CheckViolation as error:
         raise starts.unpaid(error.diag.constraint_name) or error from None
-    ended = row and sessions.read_ended(row)
+    ended = None if row is None else sessions.read_ended(row)
     assert not isinstance(ended, ZoneError)
-    return ended or None
+    return ended
 
 
 def _price_on(resources: Resources, session_id: UUID, now: datetime) -> None:

@@ -134,14 +134,14 @@ class Month:
         bank, vnpay = folder / f"bank-{day}.csv", folder / f"vnpay-{day}.csv"
         with bank.open("w", newline="") as file:
             csv.writer(file).writerow(["transaction_id", "at", "debit", "credit", "description"])
-            rows = ((f"FT{n}", _local(self.at(n)), "", amount(n), f"pay-{n}") for n in self.between(*span, "vietqr"))
-            csv.writer(file).writerows(rows)
+            credits = ((f"FT{n}", _local(self.at(n)), "", amount(n), f"pay-{n}") for n in self.between(*span, "vietqr"))
+            csv.writer(file).writerows(credits)
         with vnpay.open("w", newline="") as file:
             csv.writer(file).writerow(["transaction_id", "reference", "at", "amount", "fee", "status"])
-            rows = (
+            sales = (
                 (f"FT{n}", f"pay-{n}", _local(self.at(n)), amount(n), 100, "00") for n in self.between(*span, "vnpay")
             )
-            csv.writer(file).writerows(rows)
+            csv.writer(file).writerows(sales)
         return bank, vnpay
 
 
@@ -205,7 +205,7 @@ def make(connection: psycopg.Connection, month: Month) -> None:
         # Rows that balance by construction: the triggers that see to it are a superuser's to switch off.
         connection.execute("SET LOCAL session_replication_role = replica")
         for query in (_MADE, *_TABLES):
-            connection.execute(query, values)  # type: ignore[arg-type]
+            connection.execute(query, values)
     connection.execute("DROP TABLE made")
     connection.execute(
         "VACUUM (ANALYZE) payment, credit, ledger_transaction, ledger_entry, ledger_account, shift, cash_movement"

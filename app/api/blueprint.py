@@ -172,7 +172,7 @@ class Blueprint(flask_smorest.Blueprint):
         document = super().alt_response(*args, **kwargs)
         return lambda view: _documented(view, document)
 
-    def doc(self, **kwargs: Any) -> Callable[[View], View]:  # type: ignore[override]
+    def doc(self, **kwargs: Any) -> Callable[[View], View]:
         """Document anything else."""
         document = flask_smorest.Blueprint.doc(**kwargs)
         return lambda view: _documented(view, document)

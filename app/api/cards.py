@@ -59,7 +59,9 @@ def payment_json(shown: Shown) -> dict[str, Any]:
 
 def action_json(action: Action | None) -> dict[str, Any] | None:
     """What the driver must still do, as ActionSchema documents it."""
-    return action and {"kind": action.kind, "content": action.content, "expires_at": local(action.expires_at)}
+    if action is None:
+        return None
+    return {"kind": action.kind, "content": action.content, "expires_at": local(action.expires_at)}
 
 
 @cards.route("", methods=["POST"])

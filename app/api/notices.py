@@ -89,6 +89,6 @@ def bank() -> Response:
     held = resources()
     if not held.settings.rails.bank_secret:
         raise UnknownResource("no bank pushes here")
-    headers = (request.headers.get(name, "") for name in ("X-Timestamp", "X-Signature"))
-    is_new = received.take_push(held, *headers, request.get_data())
+    timestamp, signature = (request.headers.get(name, "") for name in ("X-Timestamp", "X-Signature"))
+    is_new = received.take_push(held, timestamp, signature, request.get_data())
     return answer({"received": True, "repeated": not is_new})

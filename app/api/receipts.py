@@ -130,7 +130,8 @@ def pdf_answer(receipt: Receipt, language: str) -> Response:
     name = f'inline; filename="{receipt.number_text}-{language}.pdf"'
     response = Response(drawn, mimetype=PDF, headers={"Content-Disposition": name, "Vary": "Accept"})
     response.add_etag()
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 def receipt_answer(receipt: Receipt, language: str) -> Response:

@@ -164,13 +164,16 @@ def geojson(body: bytes, etag: str, headers: dict[str, str] | None = None) -> Re
     response.headers["ETag"] = etag
     response.headers["Cache-Control"] = CACHE_CONTROL
     # Looking for conditions costs more than making the answer; most requests have none.
-    return response.make_conditional(request) if "If-None-Match" in request.headers else response
+    if "If-None-Match" in request.headers:
+        response.make_conditional(request)
+    return response
 
 
 def select(places: Places, wanted: dict[str, Any]) -> list[Place]:
     """The zones that a query asks for, in the order of the answer."""
     if "near" in wanted:
-        found = [place for place, _ in places.near(*wanted["near"], wanted["radius"])]
+        lat, lng = wanted["near"]
+        found = [place for place, _ in places.near(lat, lng, wanted["radius"])]
     else:
         found = places.in_box(*wanted["bbox"]) if "bbox" in wanted else places.all
     if "near" in wanted and "bbox" in wanted:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,11 @@ def wait_for_books(database_url: str, over: datetime) -> None:
     """
     with psycopg.connect(database_url, autocommit=True) as connection:
         for query in (_UNCHARGED, _UNRECEIPTED):
-            wait_until(lambda query=query: connection.execute(query, (over,)).fetchone() is None, BOOKS_SECONDS)
+            wait_until(partial(_finds_none, connection, query, over), BOOKS_SECONDS)
+
+
+def _finds_none(connection: psycopg.Connection, query: str, over: datetime) -> bool:
+    return connection.execute(query, (over,)).fetchone() is None
 
 
 def now_at(server: Server) -> datetime:
