@@ -61,7 +61,7 @@ def refund(resources: Resources) -> int:
 
 
 def _ask_refund(connection: psycopg.Connection, wanted: AtGateway) -> bool | None:
-    """Plan the call once, whichever payment is the largest by then; later, what became of it."""
+    """Plan the call once; later, what became of it."""
     with connection.transaction():
         payment = payments.lock(connection, wanted.payment_id)
         state = calls.for_refund(connection, wanted.refund_id)

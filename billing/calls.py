@@ -180,6 +180,13 @@ def settle(connection: psycopg.Connection, call: Call, outcome: Outcome, real: d
 def make(gateway: CardGateway, call: Call, subject: Subject, real: datetime) -> Outcome:
     """Make a call. Never raises what a gateway may answer; a mistake of ours is parked."""
     try:
+        return _made(gateway, call, subject, real)
+    except (PaymentRefused, UnknownPayment) as error:
+        return Outcome("parked", code=getattr(error, "code", "unknown"), error=f"{type(error).__name__}: {error}")
+
+
+def _made(gateway: CardGateway, call: Call, subject: Subject, real: datetime) -> Outcome:
+    try:
         if real - call.made_at > KEY_MEMORY:
             return _look_up(gateway, call, subject, real)
         return _ask(gateway, call, subject)
@@ -192,11 +199,10 @@ def make(gateway: CardGateway, call: Call, subject: Subject, real: datetime) -> 
     except (AmountTooSmall, AmountTooLarge) as error:
         code = "amount_too_small" if isinstance(error, AmountTooSmall) else "amount_too_large"
         return Outcome("refused", code=code, error=str(error))
-    except (PaymentRefused, UnknownPayment) as error:
-        code, said = getattr(error, "code", "unknown"), f"{type(error).__name__}: {error}"
-        if call.verb == "refund" and code == ALL_GIVEN_BACK:
-            return _given_already(gateway, subject, said)
-        return Outcome("parked", code=code, error=said)
+    except PaymentRefused as error:
+        if call.verb == "refund" and error.code == ALL_GIVEN_BACK:
+            return _given_already(gateway, subject, str(error))
+        raise
 
 
 def _ask(gateway: CardGateway, call: Call, subject: Subject) -> Outcome:

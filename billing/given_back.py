@@ -75,6 +75,8 @@ def _unknown(connection: psycopg.Connection, payment: Payment, made: Refund) -> 
 def _give(connection: psycopg.Connection, payment: Payment, made: Refund, gateway: str, at: datetime) -> None:
     name = f"{gateway}/{made.gateway_reference}"
     ordered = calls.refund_of(connection, payment.id, made.reference)
+    if ordered and ledger.find(connection, "refund_to_wallet", f"{payment.session_id}/{ordered}"):
+        ordered = None  # we had given it up: the driver has that money already
     told = _Told(ordered, made.amount, 0, 0) if ordered else _on_page(connection, payment, made.amount, name, at)
     entries = {ON_THE_WAY: made.amount, f"clearing/{gateway}": -made.amount}
     ledger.post(connection, [Posting("refund", name, at, entries)])

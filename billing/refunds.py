@@ -182,7 +182,7 @@ SELECT COALESCE((SELECT paid FROM paid), 0)
              AND NOT EXISTS (SELECT FROM gateway_refund g
                               WHERE g.refund_id = r.id AND g.payment_id NOT IN (SELECT id FROM paid)))
        - (SELECT COALESCE(sum(of_wallet + of_ours), 0)::bigint FROM gateway_refund
-           WHERE payment_id IN (SELECT id FROM paid))
+           WHERE payment_id IN (SELECT id FROM paid) AND state = 'given')
 """
 
 
@@ -224,8 +224,9 @@ def _settle(connection: psycopg.Connection, refund_id: UUID, parts: Parts, act: 
     (settled,) = _query(
         connection,
         "UPDATE refund SET state = %s, amount = %s, to_debt = %s, to_gateway = %s, to_purse = %s, decided_at = %s, "
-        f"decided_by = %s, decision = %s WHERE id = %s RETURNING {_COLUMNS}",
-        (state, sum(parts), *parts, act.at, act.actor, act.reason, refund_id),
+        "decided_by = %s, decision = %s, payment_id = CASE WHEN %s THEN payment_to_refund(session_id, NULL) END "
+        f"WHERE id = %s RETURNING {_COLUMNS}",
+        (state, sum(parts), *parts, act.at, act.actor, act.reason, parts.to_gateway > 0, refund_id),
     )
     wallets.settle_owed(connection, settled.client, act.at + wallets.NEXT, parts.to_purse)
     return settled
@@ -324,30 +325,30 @@ def refund_via_gateway(
 ) -> int:
     """Have a gateway give back what waits for that; the number settled. No transaction is open while it is asked.
 
-    `ask` says True once the gateway has done it (billing.given_back books that), False where it refuses for good, which
-    sends the money to the wallet, and None where it is not known yet: asked again.
+    `ask` says True once the gateway has done it (billing.given_back has booked that), False where it refuses for good,
+    and None where it is not known yet: asked again. It may not be so any more: what is booked of it tells how much goes
+    to the wallet.
     """
     settled = 0
     for one in [AtGateway(*row) for row in connection.execute(_AT_GATEWAY, (limit,)).fetchall()]:
-        done = ask(one)
-        if done is not None:
-            settled += _settle_at_gateway(connection, one, done, at)
+        if ask(one) is not None:
+            settled += _settle_at_gateway(connection, one, at)
     return settled
 
 
-def _settle_at_gateway(connection: psycopg.Connection, one: AtGateway, done: bool, at: datetime) -> bool:
+def _settle_at_gateway(connection: psycopg.Connection, one: AtGateway, at: datetime) -> bool:
     with connection.transaction():
         payments.lock(connection, one.payment_id)
         found = _lock(connection, one.refund_id)
         if found.state != "pending_gateway":
             return False
-        short = 0 if done else _short(connection, found, one.payment_id)
+        short = _short(connection, found, one.payment_id)
         settle(connection, one.refund_id)
         to_wallet(connection, one.refund_id, short, at)
     return True
 
 
-_IS_GIVEN = "SELECT FROM gateway_refund WHERE refund_id = %s AND state = 'given'"
+_IS_GIVEN = "SELECT 1 FROM gateway_refund WHERE refund_id = %s AND state = 'given'"
 
 
 def _short(connection: psycopg.Connection, refund: Refund, payment_id: UUID) -> int:

@@ -82,9 +82,11 @@ def _book_refund(
     connection: psycopg.Connection, gateway: CardGateway, payment: Payment, difference: Difference, now: datetime
 ) -> None:
     """A refund of which we do not know, made on the gateway's own page, or by our order and the answer was lost; or one
-    that we know, and of which we do not know that it failed."""
+    that we know, and of which we do not know that it failed. Where each stands depends on those before it, so that all
+    of the payment are booked."""
     name = difference.reference.removeprefix(f"{difference.gateway}/")
-    made = next((one for one in gateway.refunds(difference.source or "") if one.gateway_reference == name), None)
+    listed = gateway.refunds(difference.source or "")
+    made = next((one for one in listed if one.gateway_reference == name), None)
     if made is None or (made.state == "failed") != (difference.kind == "refund_failed"):
         raise NotOurs(f"the gateway says of the refund now: {made.state if made else 'there is none'}")
     if made.state != "failed":
@@ -94,7 +96,8 @@ def _book_refund(
             return
     if difference.source != payment.gateway_reference:
         raise NotOurs("it is of a second charge for the payment")
-    given_back.book(connection, payment, made, difference.gateway, now)
+    for one in listed:
+        given_back.book(connection, payment, one, difference.gateway, now)
 
 
 def _undo_second(

@@ -360,6 +360,39 @@ def test_page_that_fails_while_our_call_is_refused_leaves_the_money_in_the_walle
     assert in_wallet(db) == FUNDS + FEE and left(db) == (0, 0, 0) and proved(carded, db, stripe_server)
 
 
+def test_page_that_fails_before_the_job_settles_what_our_call_found_done_leaves_the_money_in_the_wallet(
+    client, carded, db, real, stripe_server, session, page
+):
+    approve(client, session)
+    made = page(FEE)
+    card_jobs.refund(carded)
+    card_jobs.settle(carded)
+    assert db.execute("SELECT state FROM gateway_call WHERE verb = 'refund'").fetchall() == [("done",)]
+    stripe_server.books.fail_refund(made)
+    stripe_server.hooks.deliver_all()
+    webhooks.handle(carded)
+    carry_out(carded, real)
+    assert in_wallet(db) == FUNDS + FEE and left(db) == (0, 0, 0) and proved(carded, db, stripe_server)
+
+
+def test_refund_of_ours_that_was_made_is_not_given_up(client, carded, db, real, stripe_server, session):
+    """The answer to our call is lost, its event is heard, and the call is parked when it is made again."""
+    approve(client, session)
+    card_jobs.refund(carded)
+    stripe_server.fail("POST", "/v1/refunds", "reset_after")
+    card_jobs.settle(carded)
+    stripe_server.hooks.deliver_all()
+    webhooks.handle(carded)
+    assert rows(db) == [(FEE, 0, 0, "given")]
+    right, stripe_server.key = stripe_server.key, "sk_test_another"
+    carry_out(carded, real)
+    stripe_server.key = right
+    (key,) = db.execute("SELECT key FROM gateway_call WHERE verb = 'refund' AND state = 'parked'").fetchone()
+    calls.give_up(db, key)
+    carry_out(carded, real)
+    assert in_wallet(db) == FUNDS and left(db) == (0, 0, 0) and proved(carded, db, stripe_server)
+
+
 def test_what_was_given_back_is_asked_for_again_while_stripe_is_away(
     client, carded, db, real, stripe_server, session, page
 ):

@@ -9,10 +9,10 @@ from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing import ledger, refunds
+from billing import calls, given_back, payments, refunds
 from billing.audit import Act
 from billing.check import check
-from billing.ledger import Posting
+from billing.gateways import Refund
 from billing.refunds import AtGateway, Charge
 from tests.app.test_races import apps, together
 from tests.app.test_wallet import booked, start, wallet
@@ -142,11 +142,18 @@ class TestRefunds:
 
         assert refunds.refund_via_gateway(books, unknown, clock.now()) == 0
         assert {(one.gateway_reference, one.amount) for one in asked} == {("pi_0", 30_000), ("pi_1", 30_000)}
-        assert refunds.refund_via_gateway(books, lambda one: one.gateway_reference == "pi_0", clock.now()) == 2
+
+        def made(one: AtGateway) -> bool:
+            if one.gateway_reference != "pi_0":
+                return False
+            request = {"refund": str(one.refund_id)}
+            call = calls.plan(books, one.payment_id, "refund", one.amount, clock.now(), request=request)
+            given = Refund("re_1", one.amount, "paid", call.key)
+            given_back.book(books, payments.find(books, one.payment_id), given, "stripe", clock.now())
+            return True
+
+        assert refunds.refund_via_gateway(books, made, clock.now()) == 2
         assert refunds.refund_via_gateway(books, lambda one: True, clock.now()) == 0
-        ledger.post(
-            books, [Posting("refund", "stripe/re_1", clock.now(), {"refund": 30_000, "clearing/stripe": -30_000})]
-        )
         assert earned(database_url) == {"clearing/stripe": 30_000}
         assert wallet(client)["balance"] == FUNDS + 30_000
 

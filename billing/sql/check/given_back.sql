@@ -14,4 +14,5 @@ SELECT 'account refund', NULL, NULL,
                      JOIN ledger_transaction t ON t.kind = 'refund_to_wallet' AND t.reference = concat(r.session_id, '/', r.id)
                      JOIN ledger_entry e ON e.transaction_id = t.id
                      JOIN ledger_account a ON a.id = e.account_id AND a.code = 'refund'
-                    WHERE r.to_gateway > 0), 0)
+                    WHERE r.to_gateway > 0
+                      AND NOT EXISTS (SELECT FROM gateway_refund g WHERE g.refund_id = r.id AND g.state = 'given')), 0)

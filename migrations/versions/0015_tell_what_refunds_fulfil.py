@@ -1,4 +1,4 @@
-"""Keep how much of a refund on a gateway's page was what operators had ordered."""
+"""Keep which payment a refund takes back, and how much of one on a gateway's page was what operators had ordered."""
 
 from migrations.twin import run_twin
 
