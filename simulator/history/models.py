@@ -29,6 +29,9 @@ class Model(Protocol[State]):
     def only_looks(self, operation: Operation) -> bool:
         """Whether the operation leaves every state as it is."""
 
+    def distance(self, state: State, operation: Operation) -> int:
+        """About how many steps a state is from one that answers an operation that only looks."""
+
 
 class Stand(NamedTuple):
     """A zone and class: vehicles that stand there, and places."""
@@ -66,6 +69,11 @@ class ZoneModel:
     def only_looks(self, operation: Operation) -> bool:
         return operation.action == "count" or operation.outcome not in (DONE, MAYBE)
 
+    def distance(self, state: Stand, operation: Operation) -> int:
+        if operation.action == "count" and operation.number is not None:
+            return abs(state.occupied - operation.number)
+        return max(state.capacity - state.occupied, 0)
+
 
 class Running(NamedTuple):
     """A running session; `ends` is None where it runs until stopped. An unanswered start leaves an unknown one."""
@@ -96,6 +104,9 @@ class PlateModel:
 
     def only_looks(self, operation: Operation) -> bool:
         return operation.action == "look" or (operation.action != "expiry" and operation.outcome not in (DONE, MAYBE))
+
+    def distance(self, state: Running | bool, operation: Operation) -> int:
+        return int(self.step(state, operation) is None)
 
 
 def _start(state: Running | bool, operation: Operation) -> Running | bool | None:

@@ -215,19 +215,22 @@ def test_stuck_search_names_what_cannot_be_next():
 OLD = 5_000  # as old as some five hundred calls
 
 
-def crowd_with_counts(random: Random, length: int, happened: float) -> Iterator[Operation]:
-    """An advisory zone in which some five calls overlap at any time, and one start in twenty-five is not answered:
-    right by construction, with counts of the very instant, of which nobody knows that they are."""
+def crowd_with_counts(
+    random: Random, length: int, happened: float, *, around: int = 25, unanswered: float = 0.04
+) -> Iterator[Operation]:
+    """An advisory zone in which some five calls overlap at any time (`around` 25; 200: forty), and one start in
+    twenty-five is not answered: right by construction, with counts of the very instant, of which nobody knows that they
+    are."""
     instant, lost, running = 0, 0, list[str]()
     for plate in map(str, range(length)):
         instant += random.randrange(1, 20)
-        called, answered = instant - random.randrange(25), instant + random.randrange(25)
+        called, answered = instant - random.randrange(around), instant + random.randrange(around)
         if random.random() < 0.2:
             yield operation("count", called, answered, number=len(running) + lost)
         elif running and random.random() < 0.5:
             session = running.pop(0)
             yield stop(called, answered, session, plate=session)
-        elif random.random() < 0.04:
+        elif random.random() < unanswered:
             lost += random.random() < happened
             yield start(called, None, outcome=MAYBE, plate=plate)
         else:
@@ -239,6 +242,18 @@ def crowd_with_counts(random: Random, length: int, happened: float) -> Iterator[
 @pytest.mark.parametrize("seed", range(12))
 def test_counts_that_may_be_old_do_not_let_the_search_grow(seed: int, happened: float):
     operations = list(crowd_with_counts(Random(seed), 2_000, happened))
+    zones = {(ZONE, CAR): ZoneModel(1, strict=False)}
+    report = history.check(operations, zones, count_age=OLD, max_configurations=10)
+    assert report.violations == []
+
+
+@pytest.mark.parametrize(("around", "unanswered", "happened"), [(25, 0.1, 0.05), (200, 0.1, 0.05), (200, 0.04, 0.5)])
+@pytest.mark.parametrize("seed", range(3))
+def test_long_histories_of_many_calls_at_once_do_not_let_the_search_grow(
+    seed: int, around: int, unanswered: float, happened: float
+):
+    """Whoever takes an unanswered start for one that was made, to answer one count, has to undo it thousands later."""
+    operations = list(crowd_with_counts(Random(seed), 4_000, happened, around=around, unanswered=unanswered))
     zones = {(ZONE, CAR): ZoneModel(1, strict=False)}
     report = history.check(operations, zones, count_age=OLD, max_configurations=10)
     assert report.violations == []
