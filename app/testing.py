@@ -12,7 +12,7 @@ from app.stack.machine import PROJECT
 LINTERS = {
     "ruff check": ("-m", "ruff", "check", "."),
     "ruff format --check": ("-m", "ruff", "format", "--check", "."),
-    "mypy zones billing simulator": ("-m", "mypy", "zones", "billing", "simulator"),
+    "mypy app bench billing simulator zones": ("-m", "mypy", "app", "bench", "billing", "simulator", "zones"),
     # It cannot be run as a module, and the script in .venv/bin has a path in it that a moved project breaks.
     "lint-imports": ("-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"),
 }
