@@ -19,7 +19,7 @@ The bounds are those of interval arithmetic; the rules are our own:
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -29,26 +29,24 @@ from simulator.history.record import DONE, MAYBE, Operation
 from simulator.history.violation import Violation
 
 Numbers = npt.NDArray[np.int64]
+Steps = Callable[[Numbers], Numbers]
 NEVER = (1 << 63) - 1
 ENDS = ("stop", "expiry")
 
 
 class _Steps:
-    """A number that changes at instants; before the first it is `start`."""
+    """How many of some instants have come."""
 
-    def __init__(self, start: int, changes: Sequence[tuple[int, int]]) -> None:
-        """`changes` are (instant, by how much)."""
-        ordered = np.array(sorted(changes), dtype=np.int64).reshape(-1, 2)
-        self.instants: Numbers = ordered[:, 0]
-        self.values: Numbers = start + np.concatenate([np.zeros(1, np.int64), np.cumsum(ordered[:, 1])])
+    def __init__(self, instants: Iterable[int]) -> None:
+        self._instants: Numbers = np.sort(np.fromiter(instants, dtype=np.int64))
 
     def at(self, instants: Numbers) -> Numbers:
-        """The number once all changes of each instant were made."""
-        return self.values[np.searchsorted(self.instants, instants, side="right")]
+        """The number at each instant, with those of that instant."""
+        return np.searchsorted(self._instants, instants, side="right")
 
     def before(self, instants: Numbers) -> Numbers:
-        """The number when none of the changes of each instant was made."""
-        return self.values[np.searchsorted(self.instants, instants, side="left")]
+        """The number before each instant."""
+        return np.searchsorted(self._instants, instants, side="left")
 
 
 class _Zone:
@@ -59,8 +57,6 @@ class _Zone:
         starts = [one for one in operations if one.action == "start" and one.outcome in (DONE, MAYBE)]
         ends = [one for one in operations if one.action in ENDS and one.outcome in (DONE, MAYBE)]
         places = sorted((one for one in operations if one.action == "capacity"), key=lambda one: one.invoked)
-        least = _Steps(occupied, [*_answers(starts, 1), *_calls(ends, -1)])
-        most = _Steps(occupied, [*_calls(starts, 1), *_answers(ends, -1)])
         self._instants = np.unique(
             np.array(
                 [one.invoked - age for one in operations]
@@ -69,17 +65,18 @@ class _Zone:
                 dtype=np.int64,
             )
         )
-        # At an instant itself, the kinder of what was before and what is after: what touches is concurrent.
-        self.least = self._pieces(least, np.minimum)
-        self.most = self._pieces(most, np.maximum)
+        # At an instant itself, what is answered then has not been done for certain, and what is called may be: what
+        # touches is concurrent.
+        called, answered = _Steps(_calls(ends)), _Steps(_answers(starts))
+        self.least = self._pieces(occupied, answered.before, answered.at) - self._pieces(0, called.at, called.at)
+        called, answered = _Steps(_calls(starts)), _Steps(_answers(ends))
+        self.most = self._pieces(occupied, called.at, called.at) - self._pieces(0, answered.before, answered.at)
         self.fewest, self.capacity = self._capacities(places, capacity)
 
-    def _pieces(self, steps: _Steps, kinder: np.ufunc) -> Numbers:
-        before, after = steps.before(self._instants), steps.at(self._instants)
-        pieces: Numbers = np.empty(2 * len(self._instants) + 1, dtype=np.int64)
-        pieces[0] = steps.values[0]
-        pieces[1::2], pieces[2::2] = kinder(before, after), after
-        return pieces
+    def _pieces(self, start: int, at_instants: Steps, between: Steps) -> Numbers:
+        pieces: Numbers = np.zeros(2 * len(self._instants) + 1, dtype=np.int64)
+        pieces[1::2], pieces[2::2] = at_instants(self._instants), between(self._instants)
+        return start + pieces
 
     def _capacities(self, places: Sequence[Operation], capacity: int) -> tuple[Numbers, Numbers]:
         """The fewest and the most places that there may have been in each piece."""
@@ -163,9 +160,9 @@ def _last(end: Operation | None) -> int:
     return NEVER if end is None or end.returned is None else end.returned
 
 
-def _calls(operations: Iterable[Operation], change: int) -> Iterator[tuple[int, int]]:
-    return ((one.invoked, change) for one in operations)
+def _calls(operations: Iterable[Operation]) -> Iterator[int]:
+    return (one.invoked for one in operations)
 
 
-def _answers(operations: Iterable[Operation], change: int) -> Iterator[tuple[int, int]]:
-    return ((one.returned, change) for one in operations if one.returned is not None)
+def _answers(operations: Iterable[Operation]) -> Iterator[int]:
+    return (one.returned for one in operations if one.returned is not None)

@@ -1,7 +1,7 @@
 -- How a payment by card stands with what operators ordered back of it, in VND. An order that the gateway carried out under our
 -- key is done with; the others wait for the gateway, or are settled: in the wallet, or by somebody on the gateway's page.
 -- In:  the payment. Out: one row.
---      left_there  what the gateway has of it still
+--      left_there  what the gateway has of it still; below zero where more came back than we know to be paid
 --      waiting     ordered, and not settled
 --      settled     ordered and settled, less what the wallet was given of that: the page must have given it back
 --      by_page     what the page gave back of orders
@@ -21,7 +21,7 @@ RETURNS TABLE (left_there bigint, waiting bigint, settled bigint, by_page bigint
     told AS (
         SELECT COALESCE(sum(amount) FILTER (WHERE state = 'given'), 0) AS given, COALESCE(sum(of_orders), 0) AS by_page
           FROM gateway_refund WHERE payment_id = p_payment)
-    SELECT ((SELECT paid FROM payment WHERE id = p_payment) - told.given)::bigint,
+    SELECT (COALESCE((SELECT paid FROM payment WHERE id = p_payment), 0) - told.given)::bigint,
            COALESCE((SELECT sum(amount) FROM orders WHERE waits), 0)::bigint,
            COALESCE((SELECT sum(amount) FROM orders WHERE NOT waits), 0)::bigint, told.by_page::bigint
       FROM told

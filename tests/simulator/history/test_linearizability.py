@@ -85,6 +85,12 @@ def test_bounds_of_a_zone_reject_nothing_that_has_an_order(operations, capacity:
         assert not has_an_order(model, operations)
 
 
+def test_bounds_of_a_zone_know_that_what_touches_is_concurrent():
+    """The vehicle may leave, be counted away, and the next one come, all at the instant 1."""
+    operations = [start(0, 0, "a"), start(0, 1, "b"), stop(1, 6, "a"), operation("count", 1, 2, number=0)]
+    assert has_an_order(ZoneModel(2), operations) and list(bounds.check_zone(operations, 2)) == []
+
+
 def is_over_after_it_began(once: dict, session: str) -> bool:
     """A session's time is over some while after it began; to the model an expiry before its start would be nothing."""
     start = once.get(("start", session))
