@@ -85,6 +85,7 @@ class _Driver:
         self._calls = 0
         self._running: list[Operation] = []  # the starts that made the sessions
         self._past: list[Operation] = []
+        self._left: tuple[Operation, Any] | None = None  # a start that may have been carried out, and what it asked for
         self._host = urlsplit(plan.base_url)
         self._deeds: list[Callable[[], Awaitable[None]]] = [
             *[self._start] * 30, *[self._stop] * 30, *[self._extend] * 8, *[self._look] * 10, *[self._count] * 8,
@@ -133,8 +134,9 @@ class _Driver:
         await self._send(Operation("count", MAYBE, 0, None, zone, vehicle_class, client=self._name), None)
 
     async def _hang_up(self) -> None:
-        """Start or stop, leave before the answer, and ask again under the same key. Where that is refused, nobody will
-        ever know of the first."""
+        """Start or stop, leave before the answer, and ask again under the same key. Where a start is refused then, the
+        first may still be carried out: it is asked for once more the next time. Or its plate would be parked for ever,
+        and in a long history nothing be left to fight for."""
         key = self._new_key()
         if self._running and self._random.random() < 0.7:
             stopped = self._random.choice(self._running)
@@ -144,8 +146,11 @@ class _Driver:
         else:
             zone, plate = self._random.choice(self._plan.zones), self._random.choice(self._plan.plates)
             asked, body = self._wanted(zone, plate, key), _body(zone, plate, None)
+            if self._left is not None:
+                await self._send(*self._left)
             await self._send_and_leave(asked, body)
-            await self._send(asked, body)
+            answered = await self._send(asked, body)
+            self._left = None if answered.outcome == DONE else (asked, body)
 
     async def _send_and_leave(self, asked: Operation, body: Any) -> None:
         self._calls += 1
