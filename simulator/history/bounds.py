@@ -29,7 +29,8 @@ from simulator.history.record import DONE, MAYBE, Operation
 from simulator.history.violation import Violation
 
 Numbers = npt.NDArray[np.int64]
-Steps = Callable[[Numbers], Numbers]
+# How many have come at each of some instants.
+Count = Callable[[Numbers], Numbers]
 NEVER = (1 << 63) - 1
 ENDS = ("stop", "expiry")
 
@@ -73,7 +74,7 @@ class _Zone:
         self.most = self._pieces(occupied, called.at, called.at) - self._pieces(0, answered.before, answered.at)
         self.fewest, self.capacity = self._capacities(places, capacity)
 
-    def _pieces(self, start: int, at_instants: Steps, between: Steps) -> Numbers:
+    def _pieces(self, start: int, at_instants: Count, between: Count) -> Numbers:
         pieces: Numbers = np.zeros(2 * len(self._instants) + 1, dtype=np.int64)
         pieces[1::2], pieces[2::2] = at_instants(self._instants), between(self._instants)
         return start + pieces
