@@ -12,13 +12,13 @@ import psycopg
 from app import charges
 from app.cards import GATEWAY, carry_out, follow, push, real_now
 from app.resources import Resources
-from billing import calls, given_back, ledger, payments, refunds
+from billing import calls, given_back, ledger, payments
 from billing.errors import GatewayUnavailable, UnknownPayment
 from billing.gateways import CardGateway
 from billing.gateways.stripe_events import about
 from billing.ledger import Posting
 from billing.payments import New, Payment
-from billing.refunds import AtGateway
+from billing.refunds_at_gateway import AtGateway, refund_via_gateway
 from billing.webhooks import Event, Handlers
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def refund(resources: Resources) -> int:
     if resources.card_gateway is None:
         return 0
     connection = resources.connections.get()
-    return refunds.refund_via_gateway(connection, partial(_ask_refund, connection), resources.clock.now(), BATCH)
+    return refund_via_gateway(connection, partial(_ask_refund, connection), resources.clock.now(), BATCH)
 
 
 def _ask_refund(connection: psycopg.Connection, wanted: AtGateway) -> bool | None:

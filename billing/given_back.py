@@ -22,7 +22,7 @@ from uuid import UUID
 
 import psycopg
 
-from billing import calls, ledger, payments, refunds, wallets
+from billing import calls, ledger, payments, refunds, refunds_at_gateway, wallets
 from billing.audit import Act
 from billing.errors import NothingCharged
 from billing.gateways import Refund
@@ -88,7 +88,7 @@ def _on_page(connection: psycopg.Connection, payment: Payment, amount: int, name
     charge = _charge(connection, payment)
     ledger.open_accounts(connection, WALLET + payment.client, RECEIVABLE + payment.client, ON_THE_WAY)
     has, _ = wallets.lock(connection, WALLET + payment.client, WALLET + (charge.owner if charge else payment.client))
-    stands = refunds.standing(connection, payment.id)
+    stands = refunds_at_gateway.standing(connection, payment.id)
     of_orders = min(amount, max(stands.crowded_out(more=amount) - stands.spare, 0))
     rest = amount - of_orders
     of_wallet = min(rest, _put_in_wallet(connection, payment))
@@ -153,15 +153,15 @@ def _come_back(
     if booked:
         ledger.reverse(connection, booked, name, at)
     if told.refund_id:
-        refunds.settle(connection, told.refund_id)
+        refunds_at_gateway.settle(connection, told.refund_id)
     failed = told._replace(state="failed", of_orders=0)
     _note(connection, payment, made, gateway, at, failed)
-    stands = refunds.standing(connection, payment.id)
+    stands = refunds_at_gateway.standing(connection, payment.id)
     missing = stands.crowded_out() - stands.spare + told.of_wallet
     short = min(max(missing, 0), told.of_charge + told.of_wallet + told.of_orders)
     of_charge = min(short, told.of_charge)
     if told.refund_id:
-        refunds.to_wallet(connection, told.refund_id, of_charge, at)
+        refunds_at_gateway.to_wallet(connection, told.refund_id, of_charge, at)
     if rest := short - of_charge:
         entries = {ON_THE_WAY: rest, WALLET + payment.client: -rest}
         ledger.post(connection, [Posting("refund_to_wallet", name, at, entries)])

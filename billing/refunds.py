@@ -5,8 +5,8 @@ what was given back, divided by the charge, rounded half up to whole VND; a refu
 however a charge is given back in pieces, the last one makes it the exact opposite.
 
 What is given back first takes away what is still owed for the session; then it goes back to the card, as far as one
-paid for it (credit `refund`, until its gateway has done it: refund_via_gateway); the rest goes to the wallet, where it
-first pays what is owed for other sessions.
+paid for it (credit `refund`, until its gateway has done it: refunds_at_gateway.py); the rest goes to the wallet, where
+it first pays what is owed for other sessions.
 
 A void takes a whole charge back by a reversal in the ledger, and then gives back what was paid in the same way. A
 charge that an attendant took in cash goes back to his float, and the cash out of his hand, in his open shift.
@@ -14,7 +14,7 @@ charge that an attendant took in cash goes back to his float, and the cash out o
 Refund's row, then the wallet's: whoever reduces a charge holds its client's wallet, so that no two do it at once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
@@ -22,7 +22,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import class_row
 
-from billing import ledger, payments, shifts, wallets
+from billing import ledger, shifts, wallets
 from billing.audit import Act
 from billing.errors import AlreadyDecided, AlreadyRequested, NothingCharged, RefundExceedsCharge, UnknownRefund
 from billing.ledger import RECEIVABLE, WALLET, Posting
@@ -143,7 +143,8 @@ def _query(connection: psycopg.Connection, query: str, values: Sequence[Any] | M
         return cursor.execute(query, values).fetchall()
 
 
-def _lock(connection: psycopg.Connection, refund_id: UUID) -> Refund:
+def lock(connection: psycopg.Connection, refund_id: UUID) -> Refund:
+    """The refund, held until the caller's transaction ends. Raises UnknownRefund."""
     found = _query(connection, f"SELECT {_COLUMNS} FROM refund WHERE id = %s FOR UPDATE", (refund_id,))
     if not found:
         raise UnknownRefund(f"no refund {refund_id}")
@@ -156,7 +157,7 @@ def approve(connection: psycopg.Connection, refund_id: UUID, amount: int | None,
     Raises UnknownRefund, AlreadyDecided, RefundExceedsCharge.
     """
     with connection.transaction():
-        found = _lock(connection, refund_id)
+        found = lock(connection, refund_id)
         if found.state in GIVEN and amount in (None, found.amount):
             return found
         if found.state != "requested":
@@ -252,7 +253,7 @@ def given_at_gateway(connection: psycopg.Connection, charge: Charge, amount: int
 def reject(connection: psycopg.Connection, refund_id: UUID, act: Act) -> Refund:
     """Give nothing back. Raises UnknownRefund, AlreadyDecided."""
     with connection.transaction():
-        found = _lock(connection, refund_id)
+        found = lock(connection, refund_id)
         if found.state == "rejected":
             return found
         if found.state != "requested":
@@ -302,107 +303,6 @@ def _reverse(connection: psycopg.Connection, charge: Charge, reference: str, par
         ledger.post(connection, [Posting("void", reference, at + wallets.NEXT, paid)])
     if charge.purse.startswith(FLOAT) and parts.to_purse:
         shifts.move_cash(connection, charge.owner, charge.session_id, -parts.to_purse, "hand_back", at)
-
-
-class AtGateway(NamedTuple):
-    """What a gateway is to give back: of which payment, by the gateway's name, and how much. `refund_id` is the key."""
-
-    refund_id: UUID
-    payment_id: UUID
-    gateway_reference: str | None
-    amount: int
-
-
-_AT_GATEWAY = """
-SELECT r.id, p.id, p.gateway_reference, r.to_gateway
-  FROM refund r JOIN payment p ON p.id = payment_to_refund(r.session_id, r.id)
- WHERE r.state = 'pending_gateway' ORDER BY r.id LIMIT %s
-"""
-
-
-def refund_via_gateway(
-    connection: psycopg.Connection, ask: Callable[[AtGateway], bool | None], at: datetime, limit: int = 100
-) -> int:
-    """Have a gateway give back what waits for that; the number settled. No transaction is open while it is asked.
-
-    `ask` says True once the gateway has done it (billing.given_back has booked that), False where it refuses for good,
-    and None where it is not known yet: asked again. It may not be so any more: what is booked of it tells how much goes
-    to the wallet.
-    """
-    settled = 0
-    for one in [AtGateway(*row) for row in connection.execute(_AT_GATEWAY, (limit,)).fetchall()]:
-        if ask(one) is not None:
-            settled += _settle_at_gateway(connection, one, at)
-    return settled
-
-
-def _settle_at_gateway(connection: psycopg.Connection, one: AtGateway, at: datetime) -> bool:
-    with connection.transaction():
-        payments.lock(connection, one.payment_id)
-        found = _lock(connection, one.refund_id)
-        if found.state != "pending_gateway":
-            return False
-        short = _short(connection, found, one.payment_id)
-        settle(connection, one.refund_id)
-        to_wallet(connection, one.refund_id, short, at)
-    return True
-
-
-_IS_GIVEN = "SELECT 1 FROM gateway_refund WHERE refund_id = %s AND state = 'given'"
-
-
-def _short(connection: psycopg.Connection, refund: Refund, payment_id: UUID) -> int:
-    """What nobody gave back of a refund that waits: neither the gateway by our order, nor somebody on its page."""
-    if connection.execute(_IS_GIVEN, (refund.id,)).fetchone():
-        return 0
-    return max(refund.to_gateway - max(standing(connection, payment_id).spare, 0), 0)
-
-
-def settle(connection: psycopg.Connection, refund_id: UUID) -> None:
-    """The gateway is not asked for a refund any more. In the transaction of a caller who holds the payment."""
-    connection.execute("UPDATE refund SET state = 'refunded' WHERE id = %s AND state = 'pending_gateway'", (refund_id,))
-
-
-def to_wallet(connection: psycopg.Connection, refund_id: UUID, amount: int, at: datetime) -> None:
-    """Put into the driver's wallet what a gateway was to give back and did not: once for a refund; 0 changes nothing.
-
-    In the transaction of a caller who holds the payment.
-    """
-    if amount == 0:
-        return
-    found = _lock(connection, refund_id)
-    entries = {ON_THE_WAY: amount, WALLET + found.client: -amount}
-    ledger.post(connection, [Posting("refund_to_wallet", f"{found.session_id}/{refund_id}", at, entries)])
-    wallets.settle_owed(connection, found.client, at, amount)
-
-
-class Standing(NamedTuple):
-    """How a payment stands with what was ordered back of it; VND (sql/functions/refund_standing.sql).
-
-    `left_there` the gateway has still. Orders that it did not carry out under our key are `waiting`, or `settled`: less
-    what the wallet was given of those. `by_page` is what somebody gave back of orders on the gateway's page.
-    """
-
-    left_there: int
-    waiting: int
-    settled: int
-    by_page: int
-
-    def crowded_out(self, more: int = 0) -> int:
-        """What of the orders that wait the gateway cannot carry out; as if `more` were given back on its page."""
-        return min(self.waiting, max(self.waiting - self.left_there + more, 0))
-
-    @property
-    def spare(self) -> int:
-        """What the page gave back of orders that wait; below zero: so much is missing of settled ones."""
-        return self.by_page - self.settled
-
-
-def standing(connection: psycopg.Connection, payment_id: UUID) -> Standing:
-    """How a payment stands, which the caller has locked."""
-    row = connection.execute("SELECT * FROM refund_standing(%s)", (payment_id,)).fetchone()
-    assert row is not None
-    return Standing(*row)
 
 
 _LIST = f"""

@@ -12,7 +12,7 @@ from app.resources import Resources
 from billing import calls, given_back, ledger, payments
 from billing.gateways import Refund
 from billing.ledger import Posting
-from billing.refunds import AtGateway
+from billing.refunds_at_gateway import AtGateway
 from tests.app.carding import (
     BODY,
     INTENTS,

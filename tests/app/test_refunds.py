@@ -9,11 +9,12 @@ from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing import calls, given_back, payments, refunds
+from billing import calls, given_back, payments, refunds, refunds_at_gateway
 from billing.audit import Act
 from billing.check import check
 from billing.gateways import Refund
-from billing.refunds import AtGateway, Charge
+from billing.refunds import Charge
+from billing.refunds_at_gateway import AtGateway
 from tests.app.test_races import apps, together
 from tests.app.test_wallet import booked, start, wallet
 from tests.app.test_wallet_lines import books, empty, lines, owe, post, stay
@@ -140,7 +141,7 @@ class TestRefunds:
         def unknown(one: AtGateway) -> None:
             asked.append(one)
 
-        assert refunds.refund_via_gateway(books, unknown, clock.now()) == 0
+        assert refunds_at_gateway.refund_via_gateway(books, unknown, clock.now()) == 0
         assert {(one.gateway_reference, one.amount) for one in asked} == {("pi_0", 30_000), ("pi_1", 30_000)}
 
         def made(one: AtGateway) -> bool:
@@ -152,8 +153,8 @@ class TestRefunds:
             given_back.book(books, payments.find(books, one.payment_id), given, "stripe", clock.now())
             return True
 
-        assert refunds.refund_via_gateway(books, made, clock.now()) == 2
-        assert refunds.refund_via_gateway(books, lambda one: True, clock.now()) == 0
+        assert refunds_at_gateway.refund_via_gateway(books, made, clock.now()) == 2
+        assert refunds_at_gateway.refund_via_gateway(books, lambda one: True, clock.now()) == 0
         assert earned(database_url) == {"clearing/stripe": 30_000}
         assert wallet(client)["balance"] == FUNDS + 30_000
 

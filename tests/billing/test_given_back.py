@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from billing import calls, given_back, ledger, payments, refunds, vat, wallets
+from billing import calls, given_back, ledger, payments, refunds, refunds_at_gateway, vat, wallets
 from billing.audit import Act
 from billing.errors import RefundExceedsCharge
 from billing.gateways import Refund
@@ -70,7 +70,7 @@ class Desk:
             request = {"refund": str(made.id)}
             call = calls.plan(self.connection, self.payment.id, "refund", made.to_gateway, self.at, request=request)
             self._hear(made.to_gateway, call.key)
-            refunds.refund_via_gateway(self.connection, lambda _: True, self.at)
+            refunds_at_gateway.refund_via_gateway(self.connection, lambda _: True, self.at)
 
     def wait(self, amount: int) -> None:
         """An operator orders it, and the gateway is away."""
@@ -85,9 +85,9 @@ class Desk:
     def settle(self) -> None:
         """The gateway is back: it does what it still can, all of a refund or nothing; the others are given up."""
         self.at += timedelta(minutes=1)
-        refunds.refund_via_gateway(self.connection, self._ask, self.at)
+        refunds_at_gateway.refund_via_gateway(self.connection, self._ask, self.at)
 
-    def _ask(self, wanted: refunds.AtGateway) -> bool:
+    def _ask(self, wanted: refunds_at_gateway.AtGateway) -> bool:
         request = {"refund": str(wanted.refund_id)}
         call = calls.plan(self.connection, wanted.payment_id, "refund", wanted.amount, self.at, request=request)
         left = self.left_at_gateway()
@@ -122,7 +122,7 @@ class Desk:
         ).fetchone()
         assert waits is not None
         assert ledger.balance(self.connection, "refund") - self.before >= -waits[0]
-        assert refunds.standing(self.connection, self.payment.id).spare >= 0
+        assert refunds_at_gateway.standing(self.connection, self.payment.id).spare >= 0
         assert ledger.balance(self.connection, f"clearing/{self.gateway}") == self.left_at_gateway()
         has = ledger.wallet(self.connection, self.client)
         assert has.balance >= 0 and has.owed >= 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from billing import calls, given_back, ledger, payments, refunds
+from billing import calls, given_back, ledger, payments, refunds_at_gateway
 from billing.calls import Call, Subject
 from billing.check import check
 from billing.errors import GatewayUnavailable, PaymentRefused
@@ -96,9 +96,9 @@ class Counter(Desk):
     def job(self) -> None:
         """Calls are planned for orders, and orders settled whose calls are over."""
         self.at += timedelta(minutes=1)
-        refunds.refund_via_gateway(self.connection, self._planned, self.at, 10_000)
+        refunds_at_gateway.refund_via_gateway(self.connection, self._planned, self.at, 10_000)
 
-    def _planned(self, one: refunds.AtGateway) -> bool | None:
+    def _planned(self, one: refunds_at_gateway.AtGateway) -> bool | None:
         if one.payment_id != self.payment.id:  # another example's
             return None
         state = calls.for_refund(self.connection, one.refund_id)
@@ -283,6 +283,6 @@ def test_refund_that_is_on_the_card_and_in_the_wallet_is_found(connection):
     before = {one.name: one.wrong for one in check(connection)}
     with connection.transaction():
         payments.lock(connection, counter.payment.id)
-        refunds.to_wallet(connection, UUID(str(refund_id)), 60, counter.at)
+        refunds_at_gateway.to_wallet(connection, UUID(str(refund_id)), 60, counter.at)
     after = {one.name: one.wrong for one in check(connection)}
     assert (before["refund_account"], after["refund_account"]) == (0, 1)
