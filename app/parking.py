@@ -241,12 +241,23 @@ _CLOSE = "WITH ended AS MATERIALIZED (SELECT * FROM end_sessions(%s::uuid[], %s,
 
 
 def stop(resources: Resources, call: StopCall) -> Session:
-    """Stop a session now, or as of `stopped_at` where the phone was offline.
+    """Stop a session now, or as of `stopped_at` where the phone was offline. The answer to a repeated key is the first
+    one, however late it comes.
 
     Raises UnknownSession, SessionEnded, SessionExpired, KeyConflict, StoppedInFuture, StoppedTooLate,
     StoppedBeforeStart; NoOpenShift where an attendant must give cash back and has none.
     """
-    ended = _insist(resources, _stop_together, sessions.check_stop(call), call.now)
+    try:
+        checked = sessions.check_stop(call)
+    except errors.StoppedTooLate:  # it was not the first time
+        first = call.key and sessions.find_stopped(resources.connections.get(), call)
+        if not first:
+            raise
+        return _stopped(first)
+    return _stopped(_insist(resources, _stop_together, checked, call.now))
+
+
+def _stopped(ended: Ended) -> Session:
     return Session(
         ended.id, ended.zone, ended.plate, ended.vehicle_class, "ended", ended.started_at, ended.ends_at,
         ended.ended_at, ended.payment_method, ended.rate_version, ended.fee,

@@ -266,6 +266,28 @@ def check_stop(call: StopCall) -> StopCall:
     return call._replace(stopped_at=stopped_at, now=floor_to_millisecond(call.now))
 
 
+_FIRST_STOP = """
+SELECT zone_code, plate, vehicle_class, started_at, ends_at, ended_at, payment_method, rate_version, fee,
+       stop_requested_at
+  FROM parking_session WHERE id = %s AND started_at = %s AND client = %s AND stop_key = %s
+"""
+
+
+def find_stopped(connection: psycopg.Connection, call: StopCall) -> Ended | None:
+    """What a key's first stop was answered, None where the key has stopped nothing.
+
+    Raises KeyConflict, UnknownSession.
+    """
+    asked = (call.id, started_at_of(call.id), call.client, call.key)
+    row = connection.execute(_FIRST_STOP, asked).fetchone()
+    if row is None:
+        return None
+    *columns, requested_at = row
+    if requested_at != (call.stopped_at and floor_to_millisecond(call.stopped_at)):
+        raise errors.KeyConflict("the idempotency key was used with another request")
+    return Ended(call.id, *columns, None)
+
+
 def stop_arguments(calls: Sequence[StopCall]) -> str:
     """The argument of the SQL function stop_sessions."""
     columns = [{**call._asdict(), "started_at": started_at_of(call.id)} for call in calls]

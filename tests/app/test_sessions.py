@@ -301,6 +301,26 @@ class TestStoppedAt:
         assert (answer.status_code, answer.json["code"]) == (409, code)
         assert find(client, session["id"]).json["state"] == "running"
 
+    def test_repetition_has_the_first_answer_however_late_it_comes(self, client: Client, clock: SteppedClock):
+        session, stopped_at = start(client).json, "2026-10-14T08:29:00.000500+07:00"
+        clock.at("2026-10-14T08:30:00")
+        first = stop(client, session["id"], key="k", stopped_at=stopped_at)
+        assert first.status_code == 200
+        clock.at("2026-10-15T08:45:00")
+        assert stop(client, session["id"], key="k", stopped_at=stopped_at).json == first.json
+        other = stop(client, session["id"], key="k", stopped_at="2026-10-14T08:29:00.001+07:00")
+        assert (other.status_code, other.json["code"]) == (422, "idempotency_conflict")
+        for key, role in ((None, "driver"), ("l", "driver"), ("k", "driver-2")):
+            answer = stop(client, session["id"], key=key, role=role, stopped_at=stopped_at)
+            assert (answer.status_code, answer.json["code"]) == (409, "stopped_at_too_late")
+
+    def test_late_key_stops_nothing_that_runs(self, client: Client, clock: SteppedClock):
+        session = start(client).json
+        clock.advance(minutes=70)
+        answer = stop(client, session["id"], key="k", stopped_at="2026-10-14T08:30:00+07:00")
+        assert (answer.status_code, answer.json["code"]) == (409, "stopped_at_too_late")
+        assert find(client, session["id"]).json["state"] == "running"
+
     def test_stop_after_the_end_of_prepaid_time_is_refused(self, client: Client, clock: SteppedClock):
         session = start(client, minutes=30).json
         clock.advance(minutes=30)
