@@ -19,6 +19,9 @@ monitoring = Blueprint("monitoring", __name__, description="Health, readiness an
 
 # A wall clock that differs by less from the time that this process keeps was slewed, or set by a leap second.
 CLOCK_OFF_SECONDS = 2.0
+# What is counted by its name: a client may make up any other method, and each name is kept for as long as this process
+# lives.
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 REGISTRY = CollectorRegistry()
 SECONDS = Histogram(
     "iparking_request_seconds", "Time to answer a request", ["method", "route", "status"], registry=REGISTRY,
@@ -113,7 +116,8 @@ def measure(app: Flask) -> None:
 
     def finish(response: Response) -> Response:
         route = request.url_rule.rule if request.url_rule else "(none)"
-        seconds_of(request.method, route, response.status_code).observe(time.perf_counter() - g.began)
+        method = request.method if request.method in METHODS else "(other)"
+        seconds_of(method, route, response.status_code).observe(time.perf_counter() - g.began)
         return response
 
     app.before_request(begin)

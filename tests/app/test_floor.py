@@ -86,6 +86,14 @@ def test_health_readiness_and_metrics(client: Client):
     assert 'iparking_request_seconds_count{method="GET",route="/healthz",status="200"}' in client.get("/metrics").text
 
 
+def test_made_up_methods_are_counted_together(client: Client):
+    for number in range(3):
+        client.open("/nothing", method=f"ZZ{number}")
+    lines = client.get("/metrics").text
+    assert "ZZ" not in lines
+    assert 'iparking_request_seconds_count{method="(other)",route="(none)"' in lines
+
+
 def test_document_is_served_with_a_page(client: Client):
     document = client.get("/openapi.json").json
     assert document["openapi"].startswith("3.1")
