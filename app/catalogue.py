@@ -73,6 +73,8 @@ class Catalogue:
             assert isinstance(connection, psycopg.Connection)
             began = time.monotonic()
             state = database_state(connection)
+            if state.id != self._database_id:
+                self._revisions = {}  # the same numbers may stand for other rows
             self._database_id = state.id
             self._note(began, state)
             found = dict(connection.execute("SELECT name, value FROM revision").fetchall())

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from geoalchemy2 import Geometry, WKBElement
 from sqlalchemy import BigInteger, Identity, Text
-from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
+from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -74,25 +74,3 @@ class ZoneOccupancy(Base):
     occupied: Mapped[int]
     version: Mapped[int] = mapped_column(BigInteger)
     next_over: Mapped[datetime | None]
-
-
-class ParkingCheck(Base):
-    """What a warden asked and what was answered."""
-
-    __tablename__ = "parking_check"
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    client: Mapped[str]
-    plate: Mapped[str]
-    vehicle_class: Mapped[str | None]
-    zone_code: Mapped[str | None]
-    verdict: Mapped[str]
-    reasons: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    session_id: Mapped[UUID | None]
-    expired_for_seconds: Mapped[int | None]
-    near_plates: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    position: Mapped[WKBElement | None] = mapped_column(Geometry("POINT", srid=4326, spatial_index=False))
-    accuracy: Mapped[float | None]
-    captured_at: Mapped[datetime]
-    received_at: Mapped[datetime]
-    idempotency_key: Mapped[str | None]
-    request_hash: Mapped[bytes | None]

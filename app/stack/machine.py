@@ -21,6 +21,7 @@ from app.stack.processes import Records, replace_file
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 EMPTY_CITY = "iparking_postgis"
+MAKERS_LOCK = 7_264_004  # of PostgreSQL's advisory locks: one maker of databases at a time
 DATABASE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -197,7 +198,7 @@ class Stack:
         """A connection that may make databases; what the server refuses is said in one line."""
         try:
             with psycopg.connect(self.admin_url(), autocommit=True, connect_timeout=10) as connection:
-                connection.execute("SELECT pg_advisory_lock(7264001)")  # one maker of databases at a time
+                connection.execute("SELECT pg_advisory_lock(%s)", (MAKERS_LOCK,))
                 yield connection
         except psycopg.Error as error:
             whose = "the private PostgreSQL" if self.given_database is None else "the server of IPARKING_DATABASE_URL"

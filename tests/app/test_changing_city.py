@@ -14,6 +14,7 @@ from geoalchemy2.shape import to_shape
 from sqlalchemy import select
 
 from app import jobs
+from app.database import database_state
 from app.resources import Resources
 from tests.conftest import Client, SteppedClock, owning
 from zones import imports
@@ -59,6 +60,23 @@ def close_zone(resources: Resources, change: Change, clock: SteppedClock) -> Cal
         resources.catalogue.refresh()
 
     return close_zone
+
+
+@pytest.mark.usefixtures("client", "change")
+def test_another_database_is_read_whole_though_its_revisions_are_the_same(
+    resources: Resources, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+):
+    catalogue = resources.catalogue
+    with owning(resources) as connection:
+        connection.exec_driver_sql("UPDATE zone SET valid_to = %s WHERE code = %s", (clock.now(), KERB))
+        connection.exec_driver_sql("UPDATE revision SET value = value - 1 WHERE name = 'zones'")
+    catalogue.refresh()
+    assert KERB in catalogue.places.by_code, "nothing says that it changed"
+    monkeypatch.setattr(
+        "app.catalogue.database_state", lambda connection: database_state(connection)._replace(id="restored")
+    )
+    catalogue.refresh()
+    assert KERB not in catalogue.places.by_code
 
 
 def start(client: Client, plate: str = "30A-123.45", *, key: str | None = None, **more: Any) -> Any:
