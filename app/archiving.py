@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 import psycopg
 
 from app.resources import Resources
-from app.stack import Stack, prepare_database
+from app.stack import Stack, find_database
 from zones import archive
 from zones.archive import ArchiveError
 from zones.parquet import UnknownColumns
@@ -36,7 +36,7 @@ def is_at_work() -> bool:
 @contextmanager
 def opened(database: str) -> Iterator[psycopg.Connection]:
     """A connection to a database of the private server, or of IPARKING_DATABASE_URL's, for a command."""
-    with Stack() as stack, closing(archive.connect(prepare_database(stack, database))) as connection:
+    with Stack() as stack, closing(archive.connect(find_database(stack, database))) as connection:
         yield connection
 
 

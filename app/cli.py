@@ -14,12 +14,14 @@ ENVIRONMENTS = ("production", "development", "test", "simulation")
 KINDS = ("districts", "wards", "zones", "rates", "statement")
 # How long a command waits for Redis where no request waits for the command.
 PATIENT_SECONDS = 5.0
+# Of every command, also those that other modules define.
+HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON, and nothing else, on standard output.")
 database = click.option("--database", default="iparking", show_default=True, help="Name of the database.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(context_settings=HELP)
 def cli() -> None:
     """iParking: smart parking for Hanoi's nine service districts, and the simulator that proves it.
 
@@ -169,10 +171,10 @@ def import_(kind: Any, file: Path, dry_run: bool, database: str, json_: bool) ->
     Example: ./iparking import statement november.csv --json
     """
     from app.importing import REFUSALS, import_file
-    from app.stack import Stack, prepare_database
+    from app.stack import Stack, find_database, prepare_database
 
     with Stack() as stack:
-        url = prepare_database(stack, database)
+        url = (find_database if dry_run else prepare_database)(stack, database)
         try:
             done = import_file(url, kind, file, datetime.now(UTC), dry_run)
         except REFUSALS as error:
@@ -219,10 +221,10 @@ def rebuild(database: str, json_: bool) -> None:
     from app.config import Settings
     from app.database import database_id
     from app.resources import make_redis
-    from app.stack import Stack, prepare_database
+    from app.stack import Stack, find_database
     from zones import occupancy
 
-    with Stack() as stack, psycopg.connect(prepare_database(stack, database)) as connection:
+    with Stack() as stack, psycopg.connect(find_database(stack, database)) as connection:
         settings = Settings(stack.database_url(database), stack.redis_url, redis_timeout_seconds=PATIENT_SECONDS)
         with contextlib.closing(make_redis(settings)) as redis:
             written = occupancy.rebuild(connection, occupancy.Copies(redis, database_id(connection)))
@@ -324,7 +326,7 @@ def test(deep: bool, arguments: tuple[str, ...]) -> None:
 def _handed_over(module: str, name: str, arguments: tuple[str, ...], verb: str) -> None:
     """Run a command that another module defines, which is loaded now."""
     command: click.Command = getattr(importlib.import_module(module), name)
-    command.main(list(arguments), prog_name=f"{PROGRAM} {verb}", standalone_mode=False)
+    command.main(list(arguments), prog_name=f"{PROGRAM} {verb}", standalone_mode=False, **HELP)
 
 
 def _hand_over(verb: str, module: str, name: str, help_: str, group: click.Group = cli) -> None:
@@ -362,8 +364,8 @@ _hand_over("money", "bench.cli", "money", "Wallet starts and stops beside free o
 
 
 @bench.command()
-@click.option("--rounds", type=click.IntRange(1), help="How many rounds.")
-@click.option("--seconds", type=click.IntRange(1), help="Length of each burst.")
+@click.option("--rounds", type=click.IntRange(1), help="How many rounds.  [default: 7]")
+@click.option("--seconds", type=click.IntRange(1), help="Length of each burst.  [default: 3]")
 @as_json
 def pooler(json_: bool, **given: int | None) -> None:
     """Starts and stops through a PgBouncer in transaction mode beside direct ones, in alternating rounds.

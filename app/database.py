@@ -43,6 +43,18 @@ def upgrade(url: str, revision: str = "head", more: Path | None = None) -> None:
     command.upgrade(config, revision)
 
 
+def is_upgraded(url: str) -> bool:
+    """Whether the database at `url` (libpq) has the newest schema. Raises psycopg.OperationalError."""
+    from alembic.script import ScriptDirectory
+
+    with psycopg.connect(url, connect_timeout=10) as connection:
+        try:
+            has = {row[0] for row in connection.execute("SELECT version_num FROM alembic_version")}
+        except psycopg.errors.UndefinedTable:
+            return False
+    return has == set(ScriptDirectory(str(MIGRATIONS)).get_heads())
+
+
 def make_service_role(url: str, password: str) -> None:
     """Make the role that the service connects as (migrations/grants.sql), or give it a new password. `url` is that of
     a role that may make roles. Raises psycopg.Error."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from app.cards import GATEWAY, real_now
 from app.config import Settings
 from app.resources import Resources, make_resources
-from app.stack import Stack, prepare_database
+from app.stack import Stack, find_database
 from billing.errors import GatewayUnavailable, MethodUnavailable
 from billing.reconcile import List, Result, lists, reconcile
 from billing.reconcile.days import HANOI, span_of
@@ -74,7 +74,7 @@ def opened(database: str) -> Iterator[Resources]:
     """The service's resources on a database of the private server, or of IPARKING_DATABASE_URL's, for a command; the
     rails are those of the environment."""
     with Stack() as stack:
-        url = prepare_database(stack, database)
+        url = find_database(stack, database)
         given = {"IPARKING_DATABASE_URL": url, "IPARKING_REDIS_URL": stack.redis_url}
         resources = make_resources(Settings.from_environment({**os.environ, **given}))
         try:

@@ -40,7 +40,7 @@ from simulator.options import (
 from simulator.tally import Tally, conversion_text, print_audit
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group()
 def simulate() -> None:
     """Make, convert and replay traffic, and audit the answers.
 

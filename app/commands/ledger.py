@@ -22,7 +22,7 @@ database = click.option("--database", default="iparking", show_default=True, hel
 SESSIONS = "SELECT s.id, s.fee, s.received_at AS ended_at FROM parking_session s"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group()
 def ledger() -> None:
     """The money: prove the ledger, or export it.
 

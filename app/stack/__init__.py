@@ -2,6 +2,6 @@
 
 from app.stack.errors import StackError
 from app.stack.machine import Stack
-from app.stack.serving import Server, clock_environment, prepare_database
+from app.stack.serving import Server, clock_environment, find_database, prepare_database
 
-__all__ = ["Server", "Stack", "StackError", "clock_environment", "prepare_database"]
+__all__ = ["Server", "Stack", "StackError", "clock_environment", "find_database", "prepare_database"]

@@ -168,6 +168,13 @@ class Stack:
                 self._create(connection, name, template)
         return self.database_url(name)
 
+    def has_database(self, name: str) -> bool:
+        """Whether there is a database `name`. Raises StackError."""
+        if _checked(name) == "iparking" and self.given_database is not None:
+            return True
+        with self._admin() as connection:
+            return _exists(connection, name)
+
     def drop_database(self, name: str) -> None:
         """Remove database `name` and end the connections to it; nothing happens if there is none."""
         with self._admin() as connection:

@@ -219,6 +219,26 @@ def prepare_database(stack: Stack, name: str = "iparking", fresh: bool = False) 
     return url
 
 
+def find_database(stack: Stack, name: str = "iparking") -> str:
+    """The URL of a database as it is: a command that reads or repairs makes none, and upgrades none under a service.
+
+    Raises StackError where there is none, or its schema is not this code's.
+    """
+    from app.database import is_upgraded  # takes long to load
+
+    if not stack.has_database(name):
+        raise StackError(f"there is no database {name}: `./iparking up --database {name}` makes it")
+    url = stack.database_url(name)
+    try:
+        if not is_upgraded(url):
+            raise StackError(
+                f"database {name} does not have the schema of this code: ./iparking db upgrade --database {name}"
+            )
+    except psycopg.OperationalError as error:
+        raise StackError(f"database {name}: {first_line(error)}") from error
+    return url
+
+
 def _source_hash() -> str:
     digest = hashlib.sha256()
     for source in SOURCES:

@@ -2,14 +2,19 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
+import app
 from app import cli
+from app.database import MIGRATIONS
 
 VERBS = ["up", "down", "status", "demo", "test", "db upgrade", "import", "simulate", "rebuild", "bench core"]
+
+NEWEST = max(file.name for file in (MIGRATIONS / "versions").glob("0*.py"))[:4]
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -39,6 +44,12 @@ def run(
     return run
 
 
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_has_help_with_an_example(run: Run, verb: str) -> None:
     code, out, _ = run(*verb.split(), "--help")
@@ -46,6 +57,11 @@ def test_each_verb_has_help_with_an_example(run: Run, verb: str) -> None:
     assert f"./iparking {verb} [OPTIONS]" in out
     assert "Example:" in out
     assert f"./iparking {verb}" in out.partition("Example:")[2]
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "reconcile", "ledger", "ledger check", "calls", "calls list", "bench money"])
+def test_h_is_help(run: Run, verb: str) -> None:
+    assert run(*verb.split(), "-h") == run(*verb.split(), "--help")
 
 
 def test_help_lists_every_verb(run: Run) -> None:
@@ -101,6 +117,34 @@ def test_rebuild_copies_every_count(run: Run) -> None:
     code, out, err = run("rebuild", "--json")
     assert code == 0, err
     assert json.loads(out)["copies"] > 150
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["ledger check", "calls list", "archive list", "rebuild", "reconcile --date 2026-10-14", "import --dry-run"],
+)
+class TestCommandThatReads:
+    """It finds a database as it is."""
+
+    def run(self, run: Run, arguments: str, *more: str) -> tuple[int, str, str]:
+        file = Path(app.__file__).parent.parent / "zones" / "data" / "zones.geojson"
+        return run(*arguments.split(), *(["zones", str(file)] if "import" in arguments else []), *more)
+
+    def test_makes_none(self, run: Run, arguments: str, connection: psycopg.Connection) -> None:
+        code, out, err = self.run(run, arguments, "--database", "nowhere")
+        assert (code, out) == (1, "")
+        assert err == "iparking: there is no database nowhere: `./iparking up --database nowhere` makes it\n"
+        assert connection.execute("SELECT FROM pg_database WHERE datname = 'nowhere'").rowcount == 0
+
+    def test_upgrades_none(self, run: Run, arguments: str, connection: psycopg.Connection) -> None:
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+        try:
+            code, out, err = self.run(run, arguments)
+            assert (code, out) == (1, "")
+            assert err.endswith("./iparking db upgrade --database iparking\n")
+            assert connection.execute("TABLE alembic_version").fetchall() == [("0001",)]
+        finally:
+            connection.execute("UPDATE alembic_version SET version_num = %s", (NEWEST,))
 
 
 def test_missing_server_ends_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
