@@ -47,7 +47,7 @@ def settle(resources: Resources) -> int:
         return 0
     until, made = time.monotonic() + LONGEST_ROUND, 0
     while time.monotonic() < until and (call := calls.take(resources.connections.get(), real_now())):
-        carry_out(resources, call)
+        carry_out(resources, resources.card_gateway, call)
         made += 1
     return made
 

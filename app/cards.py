@@ -18,7 +18,7 @@ from app.resources import Resources
 from billing import calls, given_back, kept_cards, payments
 from billing.calls import Call, Outcome, Subject
 from billing.errors import GatewayUnavailable, NoCard, PaymentDeclined, UnknownPayment
-from billing.gateways import Action, Movement
+from billing.gateways import Action, CardGateway, Movement
 from billing.payments import New, Payment
 from zones import sessions
 from zones.sessions import Count, Start, Started
@@ -45,7 +45,7 @@ def keep(resources: Resources, client: str, token: str) -> None:
 
     The token is the key: it is of one card, and may be used once.
     """
-    gateway = resources.card_gateway
+    gateway = resources.inline_card_gateway
     if gateway is None:
         raise NoCard("cards are not taken here")
     card = gateway.keep_card(client, token, f"{client}:{token}")
@@ -112,7 +112,7 @@ def authorize(resources: Resources, session_id: UUID, method: str, *, is_new: bo
     connection = resources.connections.get()
     call = calls.waiting(connection, session_id) if is_new else None
     if call is not None:
-        carry_out(resources, call)
+        carry_out(resources, resources.inline_card_gateway, call)
     try:
         payment = payments.find(connection, session_id)
     except UnknownPayment:  # nothing was to be held
@@ -127,7 +127,7 @@ def shown(resources: Resources, payment_id: UUID) -> Shown:
     Raises UnknownPayment.
     """
     payment = payments.find(resources.connections.get(), payment_id)
-    gateway = resources.card_gateway
+    gateway = resources.inline_card_gateway
     if payment.state != "requires_action" or gateway is None or payment.gateway_reference is None:
         return Shown(payment, None)
     try:
@@ -137,9 +137,9 @@ def shown(resources: Resources, payment_id: UUID) -> Shown:
 
 
 # --- what the gateway says --------------------------------------------------------------------------------------------
-def carry_out(resources: Resources, call: Call) -> Outcome:
-    """Make a call, and note and book what came of it."""
-    gateway, connection = resources.card_gateway, resources.connections.get()
+def carry_out(resources: Resources, gateway: CardGateway | None, call: Call) -> Outcome:
+    """Make a call, and note and book what came of it. A request's gateway may leave it to the job."""
+    connection = resources.connections.get()
     if gateway is None:
         raise GatewayUnavailable("cards are not set up here")
     payment = payments.find(connection, call.payment_id)

@@ -94,7 +94,7 @@ def settle(resources: Resources, payment_id: UUID, new: Call | None) -> Shown:
     Raises PaymentDeclined, PaymentRefused, AmountTooSmall, AmountTooLarge where it came to nothing, as often as asked.
     """
     if new is not None:
-        cards.carry_out(resources, new)
+        cards.carry_out(resources, resources.inline_card_gateway, new)
     shown = cards.shown(resources, payment_id)
     _refuse(shown.payment)
     return shown

@@ -30,6 +30,8 @@ OPEN_HOLD_MINUTES = 60
 # US$0.50, which Stripe takes at least.
 STRIPE_MINIMUM = 13_000
 SMALL_FEES = ("wallet", "wait")
+# As many as `up` gives each process.
+THREADS = 8
 # Longer than most stays; what one costs beyond it is owed, and collected.
 CARD_HOLD_MINUTES = 240
 
@@ -54,6 +56,7 @@ class Settings:
     clock_speed: float = 1.0
     clock_anchor: datetime | None = None
     max_body_bytes: int = 64 * 1024
+    threads: int = THREADS  # that a process has for requests: what granian was told
     redis_timeout_seconds: float = 0.25
     lock_timeout_seconds: float = 5.0
     connect_timeout_seconds: int = 2
@@ -82,6 +85,8 @@ class Settings:
         if self.redis_url.partition("://")[0] not in REDIS_SCHEMES:
             raise BadSetting(f"IPARKING_REDIS_URL: does not begin with {', '.join(REDIS_SCHEMES)} and ://")
         self._check_database()
+        if self.threads < 1:
+            raise BadSetting("IPARKING_THREADS: must be at least 1")
         if self.owed_limit < 0:
             raise BadSetting("IPARKING_OWED_LIMIT: must be at least 0")
         if self.open_hold_minutes < 1:
@@ -131,6 +136,7 @@ class Settings:
             clock_start=_instant(environment, "IPARKING_CLOCK_START"),
             clock_speed=_number(environment, "IPARKING_CLOCK_SPEED", 1.0),
             clock_anchor=_instant(environment, "IPARKING_CLOCK_ANCHOR"),
+            threads=int(_number(environment, "IPARKING_THREADS", THREADS)),
             pooler=environment.get("IPARKING_DATABASE_POOLER") or None,
             replica_url=environment.get("IPARKING_DATABASE_REPLICA_URL") or None,
             replica_lag_seconds=_number(environment, "IPARKING_REPLICA_LAG_SECONDS", REPLICA_LAG_SECONDS),

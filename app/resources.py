@@ -77,12 +77,23 @@ class Resources:
 
     @cached_property
     def card_gateway(self) -> CardGateway | None:
-        """Stripe, where it is set up. Loaded when it is first asked for: it takes tens of megabytes."""
+        """Stripe, where it is set up, for the jobs and the command line. Loaded when it is first asked for: it takes
+        tens of megabytes."""
         if self.settings.stripe_key is None:
             return None
         from billing.gateways.stripe import Stripe
 
         return Stripe(self.settings.stripe_key, self.settings.stripe_url, self.settings.stripe_minimum)
+
+    @cached_property
+    def inline_card_gateway(self) -> CardGateway | None:
+        """The same for the threads of requests, which do not wait for it together, nor for long."""
+        given = self.settings
+        if given.stripe_key is None:
+            return None
+        from app.inline import InlineStripe
+
+        return InlineStripe(given.stripe_key, given.stripe_url, given.stripe_minimum, given.threads)
 
     def group(self, run: Run[Call, Answer]) -> Group[Call, Answer]:
         """The group in which this process's threads run calls of one kind together."""

@@ -17,6 +17,7 @@ from billing import wallets
 from billing.errors import (
     AmountTooLarge,
     AmountTooSmall,
+    GatewayNotAsked,
     GatewayUnavailable,
     HoldGone,
     PaymentDeclined,
@@ -70,7 +71,8 @@ class Subject(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a call; `state`: waiting (no answer), again (under another key), done, refused, parked."""
+    """What became of a call; `state`: waiting (no answer), left (not made: the job's), again (under another key), done,
+    refused, parked."""
 
     state: str
     movement: Movement | None = None
@@ -160,11 +162,10 @@ def take(connection: psycopg.Connection, real: datetime) -> Call | None:
 
 def settle(connection: psycopg.Connection, call: Call, outcome: Outcome, real: datetime) -> Call | None:
     """Note what became of a call, in the caller's transaction; the call that takes its place, if it is made again."""
-    if outcome.state == "waiting":
-        pause = min(timedelta(seconds=2 ** max(call.tries, 1)), LONGEST_PAUSE)
+    if outcome.state in ("waiting", "left"):
         connection.execute(
             "UPDATE gateway_call SET retry_at = %s, error = %s WHERE key = %s AND state = 'waiting'",
-            (real + pause, outcome.error, call.key),
+            (real + _pause(call, outcome), outcome.error, call.key),
         )
         return None
     state = "refused" if outcome.state == "again" else outcome.state
@@ -175,6 +176,11 @@ def settle(connection: psycopg.Connection, call: Call, outcome: Outcome, real: d
     if outcome.state == "again" and settled.rowcount:
         return plan(connection, call.payment_id, call.verb, call.amount, real, request=call.request)
     return None
+
+
+def _pause(call: Call, outcome: Outcome) -> timedelta:
+    """How long nobody makes the call again; one that was not made is another's at once."""
+    return timedelta() if outcome.state == "left" else min(timedelta(seconds=2 ** max(call.tries, 1)), LONGEST_PAUSE)
 
 
 def make(gateway: CardGateway, call: Call, subject: Subject, real: datetime) -> Outcome:
@@ -190,6 +196,8 @@ def _made(gateway: CardGateway, call: Call, subject: Subject, real: datetime) ->
         if real - call.made_at > KEY_MEMORY:
             return _look_up(gateway, call, subject, real)
         return _ask(gateway, call, subject)
+    except GatewayNotAsked as error:
+        return Outcome("left", error=str(error))
     except GatewayUnavailable as error:
         return _in_doubt(gateway, call, subject, real, error)
     except HoldGone as error:

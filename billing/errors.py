@@ -29,6 +29,10 @@ class GatewayUnavailable(BillingError):
         self.replayed = replayed
 
 
+class GatewayNotAsked(GatewayUnavailable):
+    """Nothing was sent, so that the gateway keeps nobody waiting: no money moved. Somebody else may ask at once."""
+
+
 class PaymentRefused(BillingError):
     """The gateway does not do what was asked, whoever asks and however often: no money moved. `code` says why."""
 

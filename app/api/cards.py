@@ -25,7 +25,8 @@ class CardSchema(Schema):
 
 
 class ActionSchema(Schema):
-    """What the driver must still do: `content` is for Stripe's library where `kind` is client_secret."""
+    """What the driver must still do: `content` is for Stripe's library where `kind` is client_secret. Null also where a
+    payment `requires_action` and Stripe cannot be asked for it just now: look again."""
 
     kind = fields.String(required=True)
     content = fields.String(required=True)

@@ -153,6 +153,7 @@ class Server:
             "IPARKING_DATABASE_URL": self.stack.service_url(self.database),
             "IPARKING_REDIS_URL": self.stack.redis_url,
             "IPARKING_KEYS": str(self.keys_path),
+            "IPARKING_THREADS": str(self.threads),
             **self.environment,
         }
 

@@ -54,7 +54,9 @@ def carded(resources: Resources, stripe_server: StripeServer, real: Real) -> Res
     """The service's resources with the fake Stripe behind them."""
     stripe = {"stripe_key": stripe_server.key, "stripe_url": stripe_server.url, "stripe_webhook_secrets": (SECRET,)}
     rails = Rails(account=Account("970436", "0011001100110"))
-    return replace(resources, settings=replace(resources.settings, small_fees="wait", rails=rails, **stripe))
+    threads = 32  # so that all who start at once in a test may ask at once
+    settings = replace(resources.settings, small_fees="wait", rails=rails, threads=threads, **stripe)
+    return replace(resources, settings=settings)
 
 
 @pytest.fixture

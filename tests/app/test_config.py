@@ -66,6 +66,7 @@ def test_half_a_seller_is_refused(variable: str, value: str):
         ({"IPARKING_DATABASE_POOLER": "transaction", "IPARKING_ARCHIVE_FOLDER": "/a"}, "IPARKING_ARCHIVE_FOLDER"),
         ({"IPARKING_ARCHIVE_AFTER_MONTHS": "1"}, "IPARKING_ARCHIVE_AFTER_MONTHS"),
         ({"IPARKING_REPLICA_LAG_SECONDS": "0"}, "IPARKING_REPLICA_LAG_SECONDS"),
+        ({"IPARKING_THREADS": "0"}, "IPARKING_THREADS"),
     ],
 )
 def test_bad_setting_is_named(change: dict[str, str], named: str):
