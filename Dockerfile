@@ -11,4 +11,4 @@ USER iparking
 ENV PYTHONUNBUFFERED=1
 EXPOSE 8000
 CMD ["python", "-m", "granian", "--interface", "wsgi", "--host", "0.0.0.0", "--port", "8000", "--workers", "2", \
-     "--blocking-threads", "8", "--no-ws", "--backlog", "1024", "--backpressure", "1024", "wsgi:application"]
+     "--blocking-threads", "16", "--no-ws", "--backlog", "1024", "--backpressure", "1024", "wsgi:application"]

@@ -44,7 +44,7 @@ def report(result: Any, json_: bool, text: str) -> None:
 @cli.command()
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port of the API.")
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes of the API.  [default: one a core]")
-@click.option("--threads", default=8, show_default=True, type=click.IntRange(1, 128), help="Threads of each process.")
+@click.option("--threads", type=click.IntRange(1, 128), help="Threads of each process.  [default: 16]")
 @click.option("--detach", is_flag=True, help="Go on serving in the background; return once it is ready.")
 @database
 @click.option(
@@ -66,7 +66,8 @@ def up(json_: bool, detach: bool, **options: Any) -> None:
     from app.stack import up as service
     from app.stack.machine import default_root
 
-    wanted = service.Options(**options, **_clock(options["env"]))
+    given = {name: value for name, value in options.items() if value is not None}
+    wanted = service.Options(**given, **_clock(options["env"]))
     if detach:
         service.detach(default_root(), wanted, say)
     else:

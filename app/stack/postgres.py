@@ -1,6 +1,7 @@
 """The private PostgreSQL cluster: made once with initdb, started and stopped as a plain child, no system service."""
 
 import contextlib
+import os
 import re
 import secrets
 import shutil
@@ -37,7 +38,6 @@ REMEDY = "remove or change postgres_port in {}"
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_permissions": "0700",
-    "max_connections": 200,
     "work_mem": "16MB",
     "maintenance_work_mem": "128MB",
     "random_page_cost": 1.1,
@@ -58,6 +58,15 @@ SETTINGS = {
     "log_checkpoints": "off",
     "log_line_prefix": "%m [%p] %d ",
 }
+
+
+# What a process of the API may open: one a thread, the engine's, and one for each kind of call that is grouped.
+CONNECTIONS_PER_PROCESS = 40
+
+
+def connection_settings(cores: int) -> dict[str, str]:
+    """For a process of the API on each core, the jobs, commands and tests."""
+    return {"max_connections": str(max(200, CONNECTIONS_PER_PROCESS * (cores + 1)))}
 
 
 def memory_settings(machine: int) -> dict[str, str]:
@@ -230,8 +239,9 @@ class PostgreSQL:
 
     def _write_settings(self, programs: Programs) -> None:
         """Written at every start, so that a newer version of this file takes effect."""
-        memory = memory_settings(min(psutil.virtual_memory().total, container_memory()))
-        settings = {**SETTINGS, **memory, "port": self.port, "unix_socket_directories": self.folders.sockets}
+        machine = memory_settings(min(psutil.virtual_memory().total, container_memory()))
+        machine |= connection_settings(os.cpu_count() or 1)
+        settings = {**SETTINGS, **machine, "port": self.port, "unix_socket_directories": self.folders.sockets}
         if programs.has_statistics:
             settings["shared_preload_libraries"] = "pg_stat_statements"
         lines = [f"{name} = '{value}'" for name, value in settings.items()]

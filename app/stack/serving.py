@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from app.config import THREADS
 from app.stack.errors import StackError
 from app.stack.keys import write_keys
 from app.stack.machine import PROJECT, Stack
@@ -61,7 +62,7 @@ class Server:
         *,
         name: str = "up",
         workers: int | None = None,
-        threads: int = 16,
+        threads: int = THREADS,
         environment: Mapping[str, str] | None = None,
         drivers: int = 0,
         funds: int | None = None,

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from app.config import THREADS
 from app.stack.errors import StackError
 from app.stack.machine import PROJECT, Stack
 from app.stack.postgres import reason
@@ -39,7 +40,7 @@ class Options:
 
     port: int = 8000
     workers: int | None = None
-    threads: int = 8
+    threads: int = THREADS
     database: str = "iparking"
     env: str = "production"
     clock_start: datetime | None = None

@@ -18,7 +18,7 @@ import redis
 from app.stack import Stack, StackError, postgres
 from app.stack.folders import LONGEST_SOCKET_PATH, SHARED_STATE
 from app.stack.ports import is_free
-from app.stack.postgres import memory_settings
+from app.stack.postgres import connection_settings, memory_settings
 from app.stack.processes import wait_until, working_in
 from tests.stack.conftest import as_root, make_home, open_place, remove_home
 
@@ -86,6 +86,10 @@ class TestStartAndStop:
     def test_cache_grows_with_the_machine(self, gigabytes: float, buffers: str, cache: str) -> None:
         told = memory_settings(int(gigabytes * 2**30))
         assert told == {"shared_buffers": buffers, "effective_cache_size": cache}
+
+    @pytest.mark.parametrize(("cores", "connections"), [(1, "200"), (4, "200"), (16, "680")])
+    def test_connections_are_enough_for_a_process_a_core(self, cores: int, connections: str) -> None:
+        assert connection_settings(cores) == {"max_connections": connections}
 
     @pytest.mark.parametrize(
         ("file", "text", "limit"),
