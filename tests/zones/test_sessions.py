@@ -257,3 +257,28 @@ def test_a_place_that_was_given_back_before_is_not_given_back_again(connection):
     assert counts(connection)[KERB] == 1
     rows = connection.execute("SELECT outcome, fee FROM end_sessions(%s, %s, 'expiry')", ([over.id], NOON)).fetchall()
     assert rows == [("closed", 25_000)] and counts(connection)[KERB] == 1
+
+
+def test_a_column_that_is_added_does_no_harm(connection):
+    """Between a migration and the functions of its release, also where their plans were made before."""
+
+    def every_verb() -> list[object]:
+        calls = [call(f"30A-000.0{n}", minutes=30) for n in range(1, 6)]
+        started = start(connection, *calls)
+        stopped, cancelled, voided, ended, extended = (one.id for one in started)
+        sessions.extend(connection, extended, "driver", 30, NOON)
+        rows = connection.execute("SELECT outcome FROM cancel_sessions(%s, %s)", ([cancelled], NOON)).fetchall()
+        rows += connection.execute("SELECT outcome FROM end_sessions(%s, %s, 'expiry')", ([ended], NOON + HOUR))
+        sessions.void(connection, [voided], NOON)
+        answers = stop(connection, StopCall(stopped, "driver", None, NOON, None))
+        assert isinstance(answers[0], Ended) and set(running(connection)) == {"30A-000.05"}
+        stop(connection, StopCall(extended, "driver", None, NOON, None))
+        return rows
+
+    assert every_verb() == [("closed",)] * 2
+    with connection.transaction(force_rollback=True):
+        for table in ("active_session", "parking_session", "zone_occupancy", "parking_check"):
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN note text DEFAULT 'none'")
+        assert every_verb() == [("closed",)] * 2
+        query = "SELECT note, count(*) FROM parking_session GROUP BY note"
+        assert connection.execute(query).fetchall() == [("none", 10)]
