@@ -162,6 +162,8 @@ def start(body: dict[str, Any]) -> Response:
 
     `free` is for what costs nothing, by its rate or by a right of the vehicle. By right and without `minutes` the
     session is over when the right is.
+
+    Where the plate's last session is over but not ended, it ends with this start, if this one is admitted.
     """
     session = parking.start(resources(), g.identity.subject, idempotency_key(), StartRequest(**body))
     return answer(started_json(resources(), session), 201)

@@ -26,7 +26,7 @@ LONGEST_SECONDS = 1.0
 THREADS = 4
 HELD_SECONDS = 3.0
 
-# As the next release might have it: a column on the table of what runs and on that of what is over, and an index on each.
+# As the next release might have it: a column on what runs and on what is over, and an index on each.
 INDEXES = """
 from migrations.concurrently import create_index
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import permutations
+from threading import Barrier
 from uuid import UUID
 
 import psycopg
@@ -213,6 +214,36 @@ def test_groups_that_want_the_same_in_another_order_never_deadlock(connection, u
     with ThreadPoolExecutor(2) as pool:
         deadlocks = list(pool.map(run, [orders, other_order], [1, 2]))
     assert deadlocks == [[], []]
+    assert counts(connection) == {KERB: 0, GARAGE: 0} and running(connection) == {}
+
+
+def test_restarts_that_cross_never_deadlock(connection, url):
+    """Each closes a session in one zone and starts its plate's next one in the other's."""
+    rounds, barrier = 60, Barrier(2)
+
+    def run(plate: str, here: str, there: str) -> list[str]:
+        failed = []
+        with psycopg.connect(url, autocommit=True, options="-c deadlock_timeout=10ms") as own:
+            for n in range(rounds):
+                now = NOON + n * HOUR
+                last = sessions.start(own, [call(plate, here, at=now, minutes=1)])[0]
+                assert isinstance(last, Started)
+                barrier.wait(10)
+                try:
+                    with own.transaction():
+                        sessions.lock_restart(own, errors.SessionInTheWay(last.id, there))
+                        own.execute("SELECT FROM end_sessions(%s, %s, 'restart')", ([last.id], now + HOUR / 2))
+                        next_ = sessions.start(own, [call(plate, there, at=now + HOUR / 2)])[0]
+                    assert isinstance(next_, Started)
+                    stop(own, StopCall(next_.id, "driver", None, now + HOUR / 2, None))
+                except psycopg.errors.DeadlockDetected as error:
+                    failed.append(str(error))
+                    own.execute("SELECT FROM end_sessions(%s, %s, 'restart')", ([last.id], now + HOUR / 2))
+        return failed
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(run, "30A-000.01", KERB, GARAGE), pool.submit(run, "30A-000.02", GARAGE, KERB)]
+        assert [one.result() for one in runs] == [[], []]
     assert counts(connection) == {KERB: 0, GARAGE: 0} and running(connection) == {}
 
 
