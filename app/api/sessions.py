@@ -180,7 +180,10 @@ def start(body: dict[str, Any]) -> Response:
 )
 @sessions.refusals(InsufficientFunds, NotFree, MethodUnavailable)
 def extend(body: dict[str, Any], session_id: str) -> Response:
-    """Add prepaid minutes to a running session."""
+    """Add prepaid minutes to a running session.
+
+    `session_expired` once its time is over, or its place was given back while this request waited.
+    """
     wanted = (read_id(session_id), g.identity.subject, body["minutes"])
     return answer_once(body, lambda connection: session_json(parking.extend(resources(), connection, *wanted)))
 
