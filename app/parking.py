@@ -7,6 +7,7 @@ A start and a stop are one SQL statement each, which is one transaction; those t
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from zones.terms import VEHICLE_CLASSES
 
 Call = TypeVar("Call")
 Answer = TypeVar("Answer")
-# A session that must be closed first, and then once more where a third request came between.
+# With others, by itself with a session that must be closed, and once more where a third request came between.
 ATTEMPTS = 3
 # What pays a stay without a rail to somebody else's.
 PAID_HERE = ("wallet", "cash", "free")
@@ -132,6 +133,7 @@ def start(
             return first
         raise
     started = _insist(resources, starts.on_behalf if on_behalf else starts.together, new, started_at)
+    push(resources, started.zone_count)
     cards.authorize(resources, started.id, request.payment_method, is_new=started.zone_count is not None)
     return _first_answer(resources, new, started)
 
@@ -187,23 +189,40 @@ def _answered_before(
 
 
 def _insist(resources: Resources, run: Run[Call, Answer], call: Call, now: datetime) -> Answer:
-    """Run a call with those of other threads; where something must be put out of its way first, then again by itself.
+    """Run a call with those of other threads; where something stands in its way, then again by itself.
 
     Raises what it is refused with; Overtaken where others keep coming between.
     """
     group = resources.group(run)
     ask: Callable[[Call], Answer] = group
+    again: Callable[[Call], Answer] = group.alone
     for _ in range(ATTEMPTS):
         try:
             return ask(call)
         except errors.SessionInTheWay as in_the_way:
-            close(resources, [in_the_way.session_id], now, "restart")
+            again = partial(_in_place_of, resources, in_the_way, now, group.alone)
         except errors.StayUnpriced as unpriced:
             _price_on(resources, unpriced.session_id, now)
-        except errors.Overtaken:
+        except (errors.Overtaken, psycopg.errors.DeadlockDetected):  # nothing was done
             pass
-        ask = group.alone
+        ask = again
     raise errors.Overtaken("others are starting and stopping the same at this moment")
+
+
+def _in_place_of(
+    resources: Resources, in_the_way: errors.SessionInTheWay, now: datetime, start: Callable[[Call], Answer], call: Call
+) -> Answer:
+    """Close a session and run the start it stands in the way of, on this thread's connection: both, or neither.
+
+    Raises what the start is refused with.
+    """
+    connection = resources.connections.get()
+    with connection.transaction():
+        sessions.lock_restart(connection, in_the_way)
+        closed = _close(resources, [in_the_way.session_id], now, "restart")
+        started = start(call)
+    push(resources, *(one.zone_count for one in closed))
+    return started
 
 
 def _first_answer(resources: Resources, new: sessions.Start | StartRequest, started: sessions.Started) -> Session:
@@ -282,14 +301,20 @@ def _stop_together(
 
 def close(resources: Resources, ids: list[UUID], now: datetime, ended_by: str) -> int:
     """End sessions whose time is over, without their drivers; those that are gone are left out. The number closed."""
+    ended = _close(resources, ids, now, ended_by)
+    push(resources, *(one.zone_count for one in ended))
+    return len(ended)
+
+
+def _close(resources: Resources, ids: list[UUID], now: datetime, ended_by: str) -> list[Ended]:
+    """As close, on this thread's connection; those closed, whose counts are to be pushed once that is committed."""
     rows = resources.connections.get().execute(_CLOSE, (ids, now, ended_by, now)).fetchall()
     answers = [sessions.read_ended(row) for row in rows]
     ended = [answer for answer in answers if isinstance(answer, Ended)]
-    push(resources, *(one.zone_count for one in ended))
     unpriced = [answer.session_id for answer in answers if isinstance(answer, errors.StayUnpriced)]
     for session_id in unpriced:
         _price_on(resources, session_id, now)
-    return len(ended) + (close(resources, unpriced, now, ended_by) if unpriced else 0)
+    return ended + (_close(resources, unpriced, now, ended_by) if unpriced else [])
 
 
 def cancel(connection: psycopg.Connection, session_id: UUID, now: datetime) -> Ended | None:

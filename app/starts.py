@@ -41,8 +41,9 @@ def together(
 ) -> Sequence[Started | ZoneError | BillingError | None]:
     """Start all who may and can pay: one statement, and another one without those who cannot, as if they had not come.
 
-    An answer or refusal for each; None for who is to be tried alone: one of two of a client whose money may be enough
-    for one, or whoever lost a race. Raises psycopg.Error, and nothing was done.
+    An answer or refusal for each; the caller pushes its count, once it is committed. None for who is to be tried alone:
+    one of two of a client whose money may be enough for one, or whoever lost a race. Raises psycopg.Error, and nothing
+    was done.
     """
     answers: dict[UUID, Started | ZoneError | BillingError | None] = {}
     for _ in range(ATTEMPTS):
@@ -62,7 +63,6 @@ def _start(
     with cards.together(resources, connection, calls):
         answers = _start_and_hold(resources, connection, calls, purse)
         cards.open_payments(resources, connection, calls, answers)
-    cards.push(resources, [one.zone_count for one in answers if isinstance(one, Started) and one.zone_count])
     return answers
 
 

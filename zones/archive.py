@@ -107,7 +107,8 @@ def run(
 def restore(connection: psycopg.Connection, folder: Path, month: date, now: datetime) -> int:
     """Bring a month back into parking_session, where it stays; the number of its sessions.
 
-    Raises ArchiveError where it is not out or its file is not the one that was written.
+    Raises ArchiveError where it is not out, its file is not the one that was written, or a table of its name is there
+    that holds anything else: rename that one, and look into it.
     """
     with _alone(connection) as is_first:
         if not is_first:
@@ -221,13 +222,18 @@ def _take_out(connection: psycopg.Connection, entry: Entry) -> None:
 def _finish(connection: psycopg.Connection, folder: Path, entry: Entry) -> None:
     """Drop a month's table, which is by itself by now. Raises ArchiveError where the file or it is another one."""
     _check_file(folder, entry)
-    table = partitions.name_of(entry.month)
     with connection.transaction():
-        connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
-        found = check_sum(connection, table, parquet.columns(folder / entry.file))
-        if found != Sum(entry.rows, entry.checksum):
-            raise ArchiveError(f"{table} has changed since it was archived: {found}; it is left where it is")
-        connection.execute(f"DROP TABLE {table}")
+        _drop_table(connection, folder, entry)
+
+
+def _drop_table(connection: psycopg.Connection, folder: Path, entry: Entry) -> None:
+    """Drop a month's table in the caller's transaction. Raises ArchiveError unless it holds what was archived."""
+    table = partitions.name_of(entry.month)
+    connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+    found = check_sum(connection, table, parquet.columns(folder / entry.file))
+    if found != Sum(entry.rows, entry.checksum):
+        raise ArchiveError(f"{table} has changed since it was archived: {found}; it is left where it is")
+    connection.execute(f"DROP TABLE {table}")
 
 
 def _check_file(folder: Path, entry: Entry) -> None:
@@ -244,10 +250,13 @@ def _sha256(file: Path) -> str:
 
 
 def _fill_table(connection: psycopg.Connection, folder: Path, entry: Entry) -> None:
-    """A month's table by itself, with the rows of its file. What a try before left of it goes away."""
+    """A month's table by itself, with the rows of its file, in place of one that was left. Raises ArchiveError where
+    that one holds anything else.
+    """
     table, file = partitions.name_of(entry.month), folder / entry.file
     with connection.transaction():
-        connection.execute(f"DROP TABLE IF EXISTS {table}")
+        if entry.month in partitions.months(connection, attached=False):
+            _drop_table(connection, folder, entry)
         partitions.make_table(connection, entry.month)
         parquet.load(connection, file, table)
         found = check_sum(connection, table, parquet.columns(file))

@@ -92,11 +92,12 @@ class Overtaken(ZoneError):
 
 
 class SessionInTheWay(ZoneError):
-    """A session of this plate is past its time and must be closed before the next one starts."""
+    """A session of this plate is past its time, and must be closed with the start of the next one in `zone`."""
 
-    def __init__(self, session_id: UUID) -> None:
+    def __init__(self, session_id: UUID, zone: str) -> None:
         super().__init__(f"session {session_id} is past its time")
         self.session_id = session_id
+        self.zone = zone
 
 
 class StayUnpriced(ZoneError):

@@ -190,7 +190,7 @@ def start(connection: psycopg.Connection, calls: Sequence[Start]) -> list[Starte
     """Admit vehicles: of each its active session and its zone's count, or neither; all in one transaction.
 
     The refusals: ZoneFull, AlreadyParked, UnknownZone, ClassNotServed, KeyConflict; SessionInTheWay where the plate's
-    last session must first be closed; Overtaken.
+    last session must be closed in the same transaction (after lock_restart); Overtaken.
     """
     return read_started(calls, connection.execute(_START, (start_arguments(calls),)))
 
@@ -222,9 +222,14 @@ _REFUSED_STARTS: dict[str, Callable[[Start, UUID], ZoneError]] = {
     "unknown_zone": lambda call, _: errors.UnknownZone(f"zone {call.zone} has no places for a {call.vehicle_class}"),
     "conflict": lambda call, _: errors.KeyConflict("the idempotency key was used with another request"),
     "not_served": lambda call, _: errors.ClassNotServed(f"zone {call.zone} has no places for a {call.vehicle_class}"),
-    "over": lambda _, session_id: errors.SessionInTheWay(session_id),
+    "over": lambda call, session_id: errors.SessionInTheWay(session_id, call.zone),
     "again": lambda call, _: errors.Overtaken(f"{call.plate} is being started and stopped by others at this moment"),
 }
+
+
+def lock_restart(connection: psycopg.Connection, in_the_way: errors.SessionInTheWay) -> None:
+    """Lock, in the caller's transaction, what closing a session and starting its plate's next one take together."""
+    connection.execute("SELECT lock_restart(%s, %s)", (in_the_way.session_id, in_the_way.zone))
 
 
 _FIND_STARTED = "SELECT outcome, id, started_at, rate_version FROM explain_start(%s, %s, %s, %s, %s, %s, %s, %s)"

@@ -162,6 +162,8 @@ def start(body: dict[str, Any]) -> Response:
 
     `free` is for what costs nothing, by its rate or by a right of the vehicle. By right and without `minutes` the
     session is over when the right is.
+
+    Where the plate's last session is over but not ended, it ends with this start, if this one is admitted.
     """
     session = parking.start(resources(), g.identity.subject, idempotency_key(), StartRequest(**body))
     return answer(started_json(resources(), session), 201)
@@ -178,7 +180,10 @@ def start(body: dict[str, Any]) -> Response:
 )
 @sessions.refusals(InsufficientFunds, NotFree, MethodUnavailable)
 def extend(body: dict[str, Any], session_id: str) -> Response:
-    """Add prepaid minutes to a running session."""
+    """Add prepaid minutes to a running session.
+
+    `session_expired` once its time is over, or its place was given back while this request waited.
+    """
     wanted = (read_id(session_id), g.identity.subject, body["minutes"])
     return answer_once(body, lambda connection: session_json(parking.extend(resources(), connection, *wanted)))
 

@@ -7,6 +7,7 @@ start took effect between `sent` and `answered`. Business instants (microseconds
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -227,7 +228,7 @@ class Book:
         refusal = Refusal(answer, str(body["code"]))
         self.codes[refusal.code] += 1
         self.refusals.append(refusal)
-        if answer.action == "start":
+        if answer.action == "start" and _may_have_closed(answer):
             self.attempts[answer.plate, answer.vehicle_class].append(answer)
 
     def _take_unknown(self, answer: Answer) -> None:
@@ -299,8 +300,8 @@ class Book:
         session.ended_at = following.started_at if self.strict(session.zone) else session.over_at
 
     def _bound_by_attempts(self, sessions: list[Session], attempts: list[Answer]) -> None:
-        """Also a start that was refused, or had no answer, may have closed a strict session that was over: nobody saw
-        when."""
+        """Also a start without an answer, or whose card was declined, may have closed a strict session that was over:
+        nobody saw when."""
         clock = self.header.clock
         for session in sessions:
             for attempt in attempts:
@@ -308,6 +309,13 @@ class Book:
                 if later and session.over_before(clock.business_at(attempt.answered) + clock.margin):
                     session.freed_after = min(session.freed_after, attempt.sent)
                     session.unsure = session.unsure or (self.strict(session.zone) and session.ended_at is None)
+
+
+def _may_have_closed(refusal: Answer) -> bool:
+    """Whether a start that was refused may have closed the vehicle's last session all the same: its card was declined
+    afterwards, the service failed, or what an earlier try of it did is not known."""
+    is_certain = refusal.tries == 1 and refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return not is_certain or refusal.status == HTTPStatus.PAYMENT_REQUIRED
 
 
 def owed_until(book: Book, session: Session, until: int) -> int | None:

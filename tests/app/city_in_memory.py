@@ -74,9 +74,9 @@ class City:
         """How many stand there, as an answer says: an advisory stay stands until its time is over."""
         return sum(stay.zone == zone and (stay.is_strict or not stay.is_over(self.now)) for stay in self.active())
 
-    def counted(self, zone: str) -> int:
-        """How many a strict zone counts: a stay that began under advisory rule gives its place back by a job."""
-        return sum(stay.zone == zone and not stay.released for stay in self.active())
+    def counted(self, zone: str, but: Stay | None) -> int:
+        """How many a strict zone counts beside one; a stay that began under advisory rule goes by a job."""
+        return sum(stay.zone == zone and not stay.released and stay is not but for stay in self.active())
 
     def start(self, plate: str, zone: str, minutes: int | None, key: str | None) -> str | Stay:
         before = self.remembered(key)
@@ -87,14 +87,14 @@ class City:
         refusal = self.refusal(facts, minutes)
         if refusal:
             return refusal
-        for stay in self.active():
-            if stay.plate == plate and not stay.is_over(self.now):
-                return "already_parked"
-            if stay.plate == plate:
-                stay.end("restart", self.now if stay.is_strict else stay.over_at)
+        last = next((stay for stay in self.active() if stay.plate == plate), None)
+        if last and not last.is_over(self.now):
+            return "already_parked"
         is_strict = facts.admission == "strict"
-        if is_strict and self.counted(zone) >= facts.capacity:
+        if is_strict and self.counted(zone, but=last) >= facts.capacity:
             return "zone_full"
+        if last:
+            last.end("restart", self.now if last.is_strict else last.over_at)
         ends_at = None if minutes is None else self.now + timedelta(minutes=minutes)
         longest = self.now + timedelta(minutes=facts.max_stay)
         new = Stay(len(self.stays), zone, plate, is_strict, self.now, minutes, ends_at, longest, key)

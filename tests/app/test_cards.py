@@ -4,6 +4,7 @@ import pytest
 
 from app import card_jobs, cards, webhooks
 from billing import ledger
+from billing.ledger import Posting
 from tests.app.carding import (
     BODY,
     CAPTURE,
@@ -107,6 +108,24 @@ def test_declined_start_is_taken_back(client, carded, db, stripe_server):
     assert owed(db) == 0 and db.execute(booked).fetchone() == (0,)
     keep(client)
     assert start(client).status_code == 201, "the place and the plate are free again"
+
+
+def test_card_is_asked_after_its_start_has_closed_the_plates_last_session(client, carded, db, clock, stripe_server):
+    """What is refused before, leaves no trace; a card that is declined afterwards takes back its own start alone."""
+    over = client.post("/v1/sessions", json=BODY | {"payment_method": "cash", "minutes": 30}, role="driver-1").json
+    clock.advance(minutes=31)
+    keep(client, "pm_card_chargeCustomerFail")
+    limit = carded.settings.owed_limit + 1
+    ledger.post(db, [Posting("test", "debt", clock.now(), {"receivable/driver": limit, "refund": -limit})])
+    assert start(client).json["code"] == "owes_too_much"
+    running = "SELECT array_agg(id::text), (SELECT count(*)::integer FROM payment) FROM active_session"
+    assert db.execute(running).fetchone() == ([over["id"]], 0)
+    ledger.post(db, [Posting("test", "paid", clock.now(), {"receivable/driver": -limit, "refund": limit})])
+    assert start(client).json["code"] == "payment_declined"
+    assert db.execute(running).fetchone() == (None, 1)
+    keep(client)
+    started = start(client)
+    assert started.status_code == 201 and db.execute(running).fetchone() == ([started.json["id"]], 2)
 
 
 def test_authentication_step_is_handed_over_and_the_session_stands(client, carded, db, clock, real, stripe_server):

@@ -13,7 +13,9 @@ from flask import Flask
 
 from app import create_app, jobs
 from app.resources import Resources, make_resources
+from tests.app.test_grouping import wait_until
 from tests.conftest import Client, SteppedClock
+from zones.sessions import release_over
 
 ZONE = "HK-001"
 ROUNDS = 25
@@ -40,6 +42,15 @@ def apps(app: Flask, resources: Resources) -> Iterator[list[Flask]]:
         one.test_client_class = Client
     yield found
     others.close()
+
+
+@pytest.fixture
+def late(resources: Resources) -> Flask:
+    """A process whose clock is a moment behind that of the jobs' process, at half past eight."""
+    behind = SteppedClock("2026-10-14T08:29:59.999+07:00")
+    app = create_app(resources.settings, replace(resources, clock=behind))
+    app.test_client_class = Client
+    return app
 
 
 def start(app: Flask, plate: str, *, key: str | None = None, role: str = "driver", **more: Any) -> Any:
@@ -116,7 +127,8 @@ def test_extension_that_races_a_stop_is_in_its_bill_or_refused(apps: list[Flask]
 
 
 class TestStopThatRacesExpiry:
-    """The request's instant decides; a late stop (`stopped_at`) counts until something else has closed the session."""
+    """The request's instant decides, but for an extension of what was given back; a late stop (`stopped_at`) counts
+    until something else has closed the session."""
 
     def test_of_the_instant_before_and_the_instant_itself(self, app: Flask, clock: SteppedClock):
         app.test_client_class = Client
@@ -153,13 +165,44 @@ class TestStopThatRacesExpiry:
         assert set(outcomes) <= {"ended", "session_expired"}
         assert left(resources) == {"occupied": ROUNDS, "running": ROUNDS, "over": ROUNDS, "charges": ROUNDS}
 
-    def test_extension_beside_the_job_that_gives_places_back(
-        self, apps: list[Flask], resources: Resources, clock: SteppedClock
+    def test_extension_that_finds_its_place_given_back_is_refused_and_a_stop_is_not(
+        self, app: Flask, late: Flask, resources: Resources, clock: SteppedClock
     ):
-        """Its process's clock is a moment behind that of the jobs' process: either was first, for the count too."""
-        behind = SteppedClock("2026-10-14T08:29:59.999+07:00")
-        late = create_app(resources.settings, replace(resources, clock=behind))
-        late.test_client_class = Client
+        """It came in before the end, and waits for the job that gives the place back."""
+        app.test_client_class = Client
+        session = start(app, "30A-000.00", minutes=30).json
+        clock.at("2026-10-14T08:30:00")
+        waits = """SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%extend_session%'"""
+        with (
+            psycopg.connect(resources.settings.owner_url) as job,
+            psycopg.connect(resources.settings.owner_url, autocommit=True) as watching,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            assert [count.occupied for count in release_over(job, clock.now())] == [0]
+            extended = pool.submit(extend, late, session, 60)
+            wait_until(lambda: watching.execute(waits).fetchone() == (1,))
+            job.commit()
+            assert answered(extended.result()) == "session_expired"
+        assert answered(extend(late, session, 60)) == "session_expired", "also where it need not wait"
+        stopped = stop(late, session)
+        assert (answered(stopped), stopped.json["ended_at"]) == ("ended", "2026-10-14T08:29:59.999+07:00")
+        assert left(resources) == {"occupied": 0, "running": 0, "over": 1, "charges": 1}
+
+    def test_extension_that_was_first_keeps_its_place(
+        self, app: Flask, late: Flask, resources: Resources, clock: SteppedClock
+    ):
+        app.test_client_class = Client
+        session = start(app, "30A-000.00", minutes=30).json
+        clock.at("2026-10-14T08:30:00")
+        assert extend(late, session, 60).json["ends_at"] == "2026-10-14T09:30:00.000+07:00"
+        jobs.release(resources)
+        assert left(resources) == {"occupied": 1, "running": 1, "over": 0, "charges": 0}
+
+    def test_extension_beside_the_job_that_gives_places_back(
+        self, apps: list[Flask], late: Flask, resources: Resources, clock: SteppedClock
+    ):
+        """Either was first, for the count too."""
         sessions = [start(apps[0], f"30A-{n:03}.00", minutes=30).json for n in range(ROUNDS)]
         clock.at("2026-10-14T08:30:00")
         outcomes = [

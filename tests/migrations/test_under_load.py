@@ -26,7 +26,7 @@ LONGEST_SECONDS = 1.0
 THREADS = 4
 HELD_SECONDS = 3.0
 
-# As the next release might have it: a column on the table of what runs, an index on it, and one on all that is over.
+# As the next release might have it: a column on what runs and on what is over, and an index on each.
 INDEXES = """
 from migrations.concurrently import create_index
 
@@ -46,6 +46,7 @@ down_revision = "t1"
 def upgrade():
     op.execute("ALTER TABLE active_session ADD COLUMN note text")
     op.execute("ALTER TABLE zone_occupancy ADD COLUMN note text")
+    op.execute("ALTER TABLE parking_session ADD COLUMN note text")
 """
 
 

@@ -297,6 +297,25 @@ def test_a_place_taken_before_it_was_given_back_is_an_over_admission() -> None:
     assert settled(opened).verdict.by_kind == {"over_admission": 1}
 
 
+@pytest.mark.parametrize(
+    ("status", "tries", "found"),
+    [
+        (409, 1, {"over_admission": 1}),
+        (409, 2, {}),  # the first try may have been done, and undone since
+        (402, 1, {}),  # the card was asked after the start had closed it
+        (503, 1, {}),  # nobody knows
+    ],
+)
+def test_a_refused_start_ends_no_strict_overstay(status: int, tries: int, found: dict[str, int]) -> None:
+    """The garage has one place, and the overstay is never stopped: another vehicle is in its place."""
+    opened = started(STRICT, minutes=60)
+    opened.take(answer("start", 90.0, status, {"code": "owes_too_much"}, tries=tries))
+    opened.take(answer("start", 91.0, 201, session(91.2, "s2", plate="30A-000.02"), plate="30A-000.02"))
+    opened.close()
+    rules._check_admissions(opened)
+    assert opened.verdict.by_kind == found
+
+
 def refused(code: str, sent: float = 30.0, **more: Any) -> Answer:
     action = more.pop("action", "start")
     return answer(action, sent, 409, {"code": code}, **more)

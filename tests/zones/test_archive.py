@@ -181,17 +181,56 @@ def test_a_file_that_is_not_the_one_that_was_written_is_not_restored(
     assert everything(connection) == []
 
 
-def test_a_table_that_changed_after_it_was_taken_out_is_not_dropped(
-    connection: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def take_out(connection: psycopg.Connection, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Archive March but for the last step: its table is there by itself."""
     with monkeypatch.context() as patched:
         patched.setattr(archive, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            run(connection, tmp_path)
+            run(connection, folder)
+
+
+def test_a_table_that_changed_after_it_was_taken_out_is_not_dropped(
+    connection: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    take_out(connection, tmp_path, monkeypatch)
     connection.execute(f"DELETE FROM {TABLE} WHERE fee = (SELECT max(fee) FROM {TABLE})")
     with pytest.raises(ArchiveError, match="has changed"):
         run(connection, tmp_path)
     assert partitions.months(connection, attached=False) == [MONTH]
+
+
+MORE = f"""
+INSERT INTO {TABLE} (id, plate, vehicle_class, client, zone_code, admission, started_at, over_at, ended_at, ended_by,
+                     received_at, payment_method, rate_version, fee)
+SELECT gen_random_uuid(), plate, vehicle_class, client, zone_code, admission, started_at, over_at, ended_at, ended_by,
+       received_at, payment_method, rate_version, fee
+  FROM {TABLE} LIMIT 1
+"""
+
+
+@pytest.mark.parametrize("change", [MORE, f"UPDATE {TABLE} SET fee = fee + 1", f"DELETE FROM {TABLE}"])
+def test_a_table_that_changed_after_it_was_taken_out_is_not_restored_over(
+    connection: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+):
+    before = everything(connection)
+    take_out(connection, tmp_path, monkeypatch)
+    connection.execute(change)
+    alone = f"SELECT * FROM {TABLE} ORDER BY started_at, id"
+    held = connection.execute(alone).fetchall()
+    for _ in range(2):
+        with pytest.raises(ArchiveError, match=f"{TABLE} has changed"):
+            archive.restore(connection, tmp_path, MONTH, NOW)
+    assert connection.execute(alone).fetchall() == held and everything(connection) == []
+    connection.execute(f"ALTER TABLE {TABLE} RENAME TO kept")
+    assert archive.restore(connection, tmp_path, MONTH, NOW) == ROWS and everything(connection) == before
+
+
+def test_a_table_that_stayed_as_it_was_taken_out_gives_way_to_its_file(
+    connection: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = everything(connection)
+    take_out(connection, tmp_path, monkeypatch)
+    assert archive.restore(connection, tmp_path, MONTH, NOW) == ROWS and everything(connection) == before
 
 
 def test_a_month_waits_for_its_last_running_session(connection: psycopg.Connection, tmp_path: Path):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import permutations
+from threading import Barrier
 from uuid import UUID
 
 import psycopg
@@ -216,6 +217,36 @@ def test_groups_that_want_the_same_in_another_order_never_deadlock(connection, u
     assert counts(connection) == {KERB: 0, GARAGE: 0} and running(connection) == {}
 
 
+def test_restarts_that_cross_never_deadlock(connection, url):
+    """Each closes a session in one zone and starts its plate's next one in the other's."""
+    rounds, barrier = 60, Barrier(2)
+
+    def run(plate: str, here: str, there: str) -> list[str]:
+        failed = []
+        with psycopg.connect(url, autocommit=True, options="-c deadlock_timeout=10ms") as own:
+            for n in range(rounds):
+                now = NOON + n * HOUR
+                last = sessions.start(own, [call(plate, here, at=now, minutes=1)])[0]
+                assert isinstance(last, Started)
+                barrier.wait(10)
+                try:
+                    with own.transaction():
+                        sessions.lock_restart(own, errors.SessionInTheWay(last.id, there))
+                        own.execute("SELECT FROM end_sessions(%s, %s, 'restart')", ([last.id], now + HOUR / 2))
+                        next_ = sessions.start(own, [call(plate, there, at=now + HOUR / 2)])[0]
+                    assert isinstance(next_, Started)
+                    stop(own, StopCall(next_.id, "driver", None, now + HOUR / 2, None))
+                except psycopg.errors.DeadlockDetected as error:
+                    failed.append(str(error))
+                    own.execute("SELECT FROM end_sessions(%s, %s, 'restart')", ([last.id], now + HOUR / 2))
+        return failed
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(run, "30A-000.01", KERB, GARAGE), pool.submit(run, "30A-000.02", GARAGE, KERB)]
+        assert [one.result() for one in runs] == [[], []]
+    assert counts(connection) == {KERB: 0, GARAGE: 0} and running(connection) == {}
+
+
 def test_a_group_of_stops_ends_each_session_once(connection):
     first, second = call("30A-000.01"), call("30A-000.02", GARAGE)
     start(connection, first, second)
@@ -257,3 +288,28 @@ def test_a_place_that_was_given_back_before_is_not_given_back_again(connection):
     assert counts(connection)[KERB] == 1
     rows = connection.execute("SELECT outcome, fee FROM end_sessions(%s, %s, 'expiry')", ([over.id], NOON)).fetchall()
     assert rows == [("closed", 25_000)] and counts(connection)[KERB] == 1
+
+
+def test_a_column_that_is_added_does_no_harm(connection):
+    """Between a migration and the functions of its release, also where their plans were made before."""
+
+    def every_verb() -> list[object]:
+        calls = [call(f"30A-000.0{n}", minutes=30) for n in range(1, 6)]
+        started = start(connection, *calls)
+        stopped, cancelled, voided, ended, extended = (one.id for one in started)
+        sessions.extend(connection, extended, "driver", 30, NOON)
+        rows = connection.execute("SELECT outcome FROM cancel_sessions(%s, %s)", ([cancelled], NOON)).fetchall()
+        rows += connection.execute("SELECT outcome FROM end_sessions(%s, %s, 'expiry')", ([ended], NOON + HOUR))
+        sessions.void(connection, [voided], NOON)
+        answers = stop(connection, StopCall(stopped, "driver", None, NOON, None))
+        assert isinstance(answers[0], Ended) and set(running(connection)) == {"30A-000.05"}
+        stop(connection, StopCall(extended, "driver", None, NOON, None))
+        return rows
+
+    assert every_verb() == [("closed",)] * 2
+    with connection.transaction(force_rollback=True):
+        for table in ("active_session", "parking_session", "zone_occupancy", "parking_check"):
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN note text DEFAULT 'none'")
+        assert every_verb() == [("closed",)] * 2
+        query = "SELECT note, count(*) FROM parking_session GROUP BY note"
+        assert connection.execute(query).fetchall() == [("none", 10)]

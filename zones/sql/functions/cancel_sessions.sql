@@ -8,23 +8,22 @@ CREATE OR REPLACE FUNCTION cancel_sessions(p_ids uuid[], p_now timestamptz) RETU
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    v_over parking_session[] := '{}';
-    v_one parking_session;
+    v_over active_session[];
+    v_ended_at timestamptz[];
+    v_fees bigint[];
+    v_received_at timestamptz[];
 BEGIN
-    FOR v_one IN
-        SELECT o.* FROM (SELECT a FROM active_session a WHERE a.id = ANY (p_ids) ORDER BY a.id FOR UPDATE) f(a)
-         CROSS JOIN LATERAL over_session(
-               f.a, GREATEST(CASE WHEN (f.a).admission = 'advisory' THEN LEAST(p_now, (f.a).over_at) ELSE p_now END,
-                             (f.a).started_at), 'driver', p_now, NULL, NULL) o
-    LOOP
-        v_one.fee := 0;
-        v_over := v_over || v_one;
-    END LOOP;
+    SELECT array_agg(f.a), array_agg(f.ended_at), array_agg(0::bigint), array_agg(p_now)
+      INTO v_over, v_ended_at, v_fees, v_received_at
+      FROM (SELECT a, GREATEST(CASE WHEN a.admission = 'advisory' THEN LEAST(p_now, a.over_at) ELSE p_now END,
+                               a.started_at) AS ended_at
+              FROM active_session a WHERE a.id = ANY (p_ids) ORDER BY a.id FOR UPDATE) f;
     RETURN QUERY
-        WITH counts AS MATERIALIZED (SELECT * FROM close_sessions(v_over))
+        WITH counts AS MATERIALIZED (SELECT * FROM close_sessions(v_over, 'driver', v_ended_at, v_fees, v_received_at))
         SELECT NULL::bigint, 'closed', o.id, o.client, o.zone_code, o.plate, o.vehicle_class, o.started_at, o.ends_at,
-               o.ended_at, o.ended_by, o.payment_method, o.rate_version, o.fee, c.version, c.occupied, c.capacity, c.next_over
-          FROM unnest(v_over) o
+               v_ended_at[o.ordinality], 'driver', o.payment_method, o.rate_version, v_fees[o.ordinality],
+               c.version, c.occupied, c.capacity, c.next_over
+          FROM unnest(v_over) WITH ORDINALITY o
           LEFT JOIN counts c ON c.zone_code = o.zone_code AND c.vehicle_class = o.vehicle_class;
 END
 $$;

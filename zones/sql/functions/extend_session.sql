@@ -1,5 +1,5 @@
 -- Add prepaid minutes to a running session.
--- Out: extended, unknown, ended, expired, not_prepaid (it runs until it is stopped) or max_stay_exceeded.
+-- Out: extended, unknown, ended, expired (by p_now, or its place was given back by somebody else's now), not_prepaid (it runs until it is stopped) or max_stay_exceeded.
 CREATE OR REPLACE FUNCTION extend_session(
     p_id uuid, p_started_at timestamptz, p_client text, p_minutes integer, p_now timestamptz
 ) RETURNS text LANGUAGE plpgsql AS $$

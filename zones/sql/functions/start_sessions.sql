@@ -6,7 +6,7 @@
 --      repeated       the key's first answer: id, started_at, rate_version are those of the session it made
 --      conflict       the key was used with another body
 --      already_parked another session of this plate and class runs
---      over           such a session is past its time and must be closed first: id
+--      over           such a session is past its time and must be closed in the same transaction (lock_restart): id
 --      full           the zone is strict and has no place left
 --      not_served     the zone has no places for this class
 --      unknown_zone   the zone keeps no count for this class

@@ -21,10 +21,14 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_found active_session[];
+    v_sessions active_session[];  -- each of them once; then pairwise what becomes of it, by whose call
     v_members bigint[];
     v_outcomes text[];
-    v_over parking_session[];
-    v_stopped parking_session[];
+    v_ended_at timestamptz[];
+    v_fees bigint[];              -- NULL where it goes on
+    v_received_at timestamptz[];
+    v_keys text[];
+    v_requested_at timestamptz[];
 BEGIN
     -- Locked in the order of their ids: the inner query runs once for each row of the outer one. IS NOT DISTINCT FROM, which no
     -- index serves: by the client alone all that a fleet has parked might be read.
@@ -34,29 +38,30 @@ BEGIN
            SELECT a AS session FROM active_session a WHERE a.id = s.id AND a.client IS NOT DISTINCT FROM s.client FOR UPDATE) f;
 
     IF v_found IS NOT NULL THEN
-        SELECT array_agg(f.member), array_agg(f.outcome), array_agg(f.over) INTO v_members, v_outcomes, v_over
-          FROM (SELECT DISTINCT ON (a.id) s.member, o AS over,
-                       CASE WHEN o.ended_at < o.started_at THEN 'before_start'
-                            WHEN o.admission = 'advisory' AND o.ended_at >= o.over_at THEN 'expired'
+        SELECT array_agg(f.session), array_agg(f.member), array_agg(f.outcome), array_agg(f.ended_at),
+               array_agg(CASE f.outcome WHEN 'stopped' THEN f.fee END), array_agg(f.now), array_agg(f.key),
+               array_agg(f.stopped_at)
+          INTO v_sessions, v_members, v_outcomes, v_ended_at, v_fees, v_received_at, v_keys, v_requested_at
+          FROM (SELECT DISTINCT ON (a.id) a AS session, s.member, s.now, s.key, s.stopped_at, e.ended_at, o.fee,
+                       CASE WHEN e.ended_at < a.started_at THEN 'before_start'
+                            WHEN a.admission = 'advisory' AND e.ended_at >= a.over_at THEN 'expired'
                             WHEN o.fee IS NULL THEN 'unpriced'
                             ELSE 'stopped' END AS outcome
                   FROM stop_calls(p_stops) s
                   JOIN unnest(v_found) a ON a.id = s.id AND a.client = s.client
                        -- Another process's clock may be a little ahead of ours: never before the start.
-                 CROSS JOIN LATERAL over_session(
-                       a, COALESCE(s.stopped_at, GREATEST(s.now, a.started_at)), 'driver', s.now, s.key, s.stopped_at) o
+                 CROSS JOIN LATERAL (SELECT COALESCE(s.stopped_at, GREATEST(s.now, a.started_at))) e(ended_at)
+                 CROSS JOIN LATERAL (SELECT agreed_fee(a, e.ended_at)) o(fee)
                  ORDER BY a.id, s.member) f;
-        v_stopped := v_over;
-        IF 'stopped' <> ANY (v_outcomes) THEN
-            SELECT array_agg(v_over[m.position]) INTO v_stopped
-              FROM unnest(v_outcomes) WITH ORDINALITY m(outcome, position) WHERE m.outcome = 'stopped';
-        END IF;
         RETURN QUERY
-            WITH counts AS MATERIALIZED (SELECT * FROM close_sessions(v_stopped))
+            WITH counts AS MATERIALIZED (
+                SELECT * FROM close_sessions(
+                    v_sessions, 'driver', v_ended_at, v_fees, v_received_at, v_keys, v_requested_at)
+            )
             SELECT v_members[o.ordinality], v_outcomes[o.ordinality], o.id, o.client, o.zone_code, o.plate, o.vehicle_class,
-                   o.started_at, o.ends_at, o.ended_at, o.ended_by, o.payment_method, o.rate_version, o.fee,
-                   c.version, c.occupied, c.capacity, c.next_over
-              FROM unnest(v_over) WITH ORDINALITY o
+                   o.started_at, o.ends_at, v_ended_at[o.ordinality], 'driver', o.payment_method, o.rate_version,
+                   v_fees[o.ordinality], c.version, c.occupied, c.capacity, c.next_over
+              FROM unnest(v_sessions) WITH ORDINALITY o
               LEFT JOIN counts c ON c.zone_code = o.zone_code AND c.vehicle_class = o.vehicle_class
                     AND v_outcomes[o.ordinality] = 'stopped';
         IF cardinality(v_members) = json_array_length(p_stops) THEN

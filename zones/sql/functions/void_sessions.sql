@@ -8,16 +8,14 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_has
 AS $$
 #variable_conflict use_column
 DECLARE
-    v_over parking_session[] := '{}';
-    v_one parking_session;
+    v_over active_session[];
+    v_ended_at timestamptz[];
+    v_fees bigint[];
+    v_received_at timestamptz[];
 BEGIN
-    FOR v_one IN
-        SELECT o.* FROM (SELECT a FROM active_session a WHERE a.id = ANY (p_ids) ORDER BY a.id FOR UPDATE) f(a)
-         CROSS JOIN LATERAL over_session(f.a, (f.a).started_at, 'driver', p_now, NULL, NULL) o
-    LOOP
-        v_one.fee := 0;
-        v_over := v_over || v_one;
-    END LOOP;
-    RETURN QUERY SELECT * FROM close_sessions(v_over);
+    SELECT array_agg(f.a), array_agg((f.a).started_at), array_agg(0::bigint), array_agg(p_now)
+      INTO v_over, v_ended_at, v_fees, v_received_at
+      FROM (SELECT a FROM active_session a WHERE a.id = ANY (p_ids) ORDER BY a.id FOR UPDATE) f;
+    RETURN QUERY SELECT * FROM close_sessions(v_over, 'driver', v_ended_at, v_fees, v_received_at);
 END
 $$;
