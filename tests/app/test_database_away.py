@@ -182,6 +182,15 @@ def test_a_server_that_hangs_keeps_nobody_waiting(behind: Resources, valve: Valv
     assert len(client.get("/v1/sessions", role="driver").json["sessions"]) == 2
 
 
+def test_who_asks_a_process_that_is_not_ready_is_told_when_to_ask_again(resources: Resources):
+    nowhere = replace(resources.settings, database_url="postgresql://127.0.0.1:1/none")
+    held = make_resources(nowhere)
+    ready = create_app(nowhere, held).test_client().get("/readyz")
+    held.close()
+    assert (ready.status_code, ready.headers["Retry-After"]) == (503, "1")
+    assert (ready.json["status"], ready.json["checks"]["postgresql"]) == ("unready", "down")
+
+
 def test_a_commit_whose_answer_was_lost_is_503_and_its_key_gives_the_one_session(
     behind: Resources, valve: Valve, database_url: str
 ):
