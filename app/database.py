@@ -78,23 +78,45 @@ class PooledCursor(psycopg.ClientCursor[Any]):
         return self.set_result(-1)  # those before it are the time-outs'
 
 
-def _session(lock_ms: int) -> str:
+# Both ends of a connection ask whether the other is still there (seconds). The server may take longer: what it gives
+# to others then is what its client held. A client gives up on what it sent as soon as somebody must be told.
+_KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+_SERVER_GIVES_UP_MS, _CLIENT_GIVES_UP_MS = 10_000, 2_000
+
+
+def statement_timeout_seconds(settings: Settings) -> float:
+    """How long the server works on a statement at most."""
+    return settings.lock_timeout_seconds * 4
+
+
+def _time_outs(settings: Settings, lock_timeout_seconds: float | None) -> dict[str, int]:
+    """The server's time-outs in milliseconds. Who is in a hurry for locks is so for nothing else."""
+    seconds = {
+        "lock_timeout": lock_timeout_seconds or settings.lock_timeout_seconds,
+        "statement_timeout": statement_timeout_seconds(settings),
+        "idle_in_transaction_session_timeout": settings.lock_timeout_seconds * 2,
+    }
+    return {name: round(value * 1000) for name, value in seconds.items()}
+
+
+def _session(time_outs: dict[str, int]) -> str:
     """What the server does for a session of ours: locks and statements have their time-outs, times are UTC, nothing is
     compiled (that takes longer than any statement here), and what a client held that is stopped, or gone with its
     machine, goes to others."""
-    gone = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000"
-    idle = f"-c idle_in_transaction_session_timeout={lock_ms * 2}"
-    return f"-c lock_timeout={lock_ms} -c statement_timeout={lock_ms * 4} -c timezone=UTC -c jit=off {idle} {gone}"
+    gone = {f"tcp_{name}": value for name, value in _KEEPALIVES.items()} | {"tcp_user_timeout": _SERVER_GIVES_UP_MS}
+    return " ".join(f"-c {name}={value}" for name, value in (time_outs | gone).items()) + " -c timezone=UTC -c jit=off"
 
 
 def _connection_options(settings: Settings, lock_timeout_seconds: float | None = None) -> dict[str, Any]:
     """What psycopg.connect takes beside the URL."""
-    lock_ms = round((lock_timeout_seconds or settings.lock_timeout_seconds) * 1000)
-    options: dict[str, Any] = {"connect_timeout": settings.connect_timeout_seconds}
+    time_outs = _time_outs(settings, lock_timeout_seconds)
+    options: dict[str, Any] = {
+        "connect_timeout": settings.connect_timeout_seconds, "tcp_user_timeout": _CLIENT_GIVES_UP_MS, **_KEEPALIVES
+    }  # fmt: skip
     if settings.pooler is None:
-        return options | {"options": _session(lock_ms)}
-    time_outs = f"SET LOCAL lock_timeout = {lock_ms}; SET LOCAL statement_timeout = {lock_ms * 4}; "
-    cursor = type("PooledCursor", (PooledCursor,), {"time_outs": time_outs})
+        return options | {"options": _session(time_outs)}
+    before = "".join(f"SET LOCAL {name} = {value}; " for name, value in time_outs.items())
+    cursor = type("PooledCursor", (PooledCursor,), {"time_outs": before})
     return options | {"cursor_factory": cursor, "prepare_threshold": None}
 
 

@@ -86,8 +86,22 @@ def test_locks_and_statements_have_their_time_outs(pooled: Settings, database_ur
                 with pytest.raises(psycopg.errors.LockNotAvailable), connection.transaction():
                     connection.execute(held)
             assert connection.execute("SELECT 1").fetchone() == (1,), "the connection is as good as before"
+        assert short.execute("SHOW statement_timeout").fetchone() == ("20s",), "only for locks it is in a hurry"
         with pytest.raises(psycopg.errors.QueryCanceled):
-            short.execute("SELECT pg_sleep(5)")  # four times the lock time-out is 0.8 s
+            longer.execute("SELECT pg_sleep(5)")  # four times the service's lock time-out is 2 s
+
+
+def test_a_transaction_that_is_left_open_gives_its_locks_back(pooled: Settings, database_url: str):
+    held = "SELECT zone_code FROM zone_occupancy WHERE zone_code = 'HK-001' FOR UPDATE"
+    with (
+        closing(connect(replace(pooled, lock_timeout_seconds=0.5))) as left,
+        psycopg.connect(database_url, options="-c lock_timeout=8s") as rival,
+    ):
+        left.autocommit = False
+        left.execute(held)
+        assert rival.execute(held).fetchone() == ("HK-001",), "after 1 s, twice the service's lock time-out"
+        with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+            left.execute("SELECT 1")
 
 
 def test_the_engine_has_them_too(pooled: Settings):
