@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 
 from app.config import SERVICE_ROLE, Settings
 from app.door import Door
-from app.pulse import Pulse, is_readable
+from app.pulse import MARGIN_SECONDS, Pulse, TimedConnection, is_readable
 
 # For what runs once: prepared statements would gain nothing, and a PgBouncer knows none.
 NO_PREPARED = {"prepare_threshold": None}
@@ -120,10 +120,12 @@ def _connection_options(settings: Settings, lock_timeout_seconds: float | None =
     return options | {"cursor_factory": cursor, "prepare_threshold": None}
 
 
-def connect(settings: Settings, lock_timeout_seconds: float | None = None) -> psycopg.Connection:
+def connect(
+    settings: Settings, lock_timeout_seconds: float | None = None, kind: type[psycopg.Connection] = psycopg.Connection
+) -> psycopg.Connection:
     """An autocommit connection. Raises psycopg.OperationalError."""
     options = {"prepare_threshold": 1} | _connection_options(settings, lock_timeout_seconds)
-    connection = psycopg.connect(settings.database_url, autocommit=True, **options)
+    connection = kind.connect(settings.database_url, autocommit=True, **options)
     if settings.pooler is not None:
         _set_utc(connection)
     return connection
@@ -176,20 +178,27 @@ class ThreadConnections:
         event.listen(engine, "connect", lambda made, _: self._keep(made))
 
     def own(self, lock_timeout_seconds: float) -> Callable[[], psycopg.Connection]:
-        """What gives one connection of its own, to whichever thread holds the right to it, made anew if it broke."""
+        """What gives one connection of its own, to whichever thread holds the right to it, made anew if it broke.
+
+        Others wait for that thread, so the pulse hangs up where a statement outlasts the server's own time-out.
+        """
         held: list[psycopg.Connection] = []
 
         def get() -> psycopg.Connection:
             if not held or not _is_usable(held[0]):
-                held[:] = [self._connect(lock_timeout_seconds)]
+                held[:] = [self._connect(lock_timeout_seconds, timed)]
             return held[0]
 
+        patience = statement_timeout_seconds(self._settings) + MARGIN_SECONDS
+        timed = type("TimedConnection", (TimedConnection,), {"patience": patience})
         return get
 
-    def _connect(self, lock_timeout_seconds: float | None = None) -> psycopg.Connection:
+    def _connect(
+        self, lock_timeout_seconds: float | None = None, kind: type[psycopg.Connection] = psycopg.Connection
+    ) -> psycopg.Connection:
         self.pulse.check()
         with self._door.passing():
-            connection = connect(self._settings, lock_timeout_seconds)
+            connection = connect(self._settings, lock_timeout_seconds, kind)
         self._keep(connection)
         return connection
 
