@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeGuard
 from weakref import WeakSet
@@ -163,7 +164,8 @@ class ThreadConnections:
         self._open: WeakSet[psycopg.Connection] = WeakSet()
         self._lock = threading.Lock()
         self._door = Door()
-        self.pulse = Pulse(lambda: connect(settings), self._all_open)
+        asked = replace(settings, database_url=settings.pulse_url or settings.database_url)
+        self.pulse = Pulse(lambda: connect(asked), self._all_open)
 
     def get(self) -> psycopg.Connection:
         """This thread's connection, made anew if the last one broke. Raises psycopg.OperationalError."""

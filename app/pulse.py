@@ -73,6 +73,7 @@ class Pulse:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._silent = False
+        self._asks = True
 
     def check(self) -> None:
         """Raises psycopg.OperationalError while the server hangs."""
@@ -98,11 +99,13 @@ class Pulse:
             try:
                 self._own = self._own or self._connect()
                 _ask(self._own)
-                self._silent = False
+                self._silent, self._asks = False, True
             except (_Silence, psycopg.errors.ConnectionTimeout):
                 self._hang_up()
-            except psycopg.Error:  # the server, or its machine, says itself what is wrong: to every request
-                self._silent = False
+            except psycopg.Error as error:  # the server, or its machine, says itself what is wrong: to every request
+                if self._asks:  # once: a URL of its own may be wrong, and no request would tell
+                    log.warning("nobody watches whether PostgreSQL hangs: %s", str(error).strip().partition("\n")[0])
+                self._silent, self._asks = False, False
                 self._drop()
         self._drop()
 

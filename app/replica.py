@@ -50,7 +50,8 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         assert settings.replica_url is not None
-        self._connections = ThreadConnections(replace(settings, database_url=settings.replica_url))
+        url = settings.replica_url  # for its pulse too: what reads waits for no lock
+        self._connections = ThreadConnections(replace(settings, database_url=url, pulse_url=url))
         self._lag_seconds = settings.replica_lag_seconds
         self._lock = threading.Lock()
         self._notes: deque[Note] = deque()

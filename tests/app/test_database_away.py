@@ -20,7 +20,7 @@ from flask import Flask
 
 from app import create_app, jobs
 from app.door import Door
-from app.pulse import BEAT_SECONDS, MARGIN_SECONDS, SILENCE_SECONDS, TimedConnection
+from app.pulse import BEAT_SECONDS, MARGIN_SECONDS, SILENCE_SECONDS, Pulse, TimedConnection
 from app.resources import Resources, make_resources
 from tests.conftest import Client
 
@@ -289,6 +289,22 @@ def test_a_wait_for_anothers_lock_is_no_hang(behind: Resources, database_url: st
         other.commit()
         thread.join(PATIENCE)
     assert done and not connection.closed
+
+
+def test_a_pulse_that_cannot_ask_says_so_once(caplog: pytest.LogCaptureFixture):
+    """With a URL of its own that is wrong, no request would tell."""
+    tries = threading.Semaphore(0)
+
+    def nowhere() -> psycopg.Connection:
+        tries.release()
+        return psycopg.connect("postgresql://127.0.0.1:1/none")
+
+    pulse = Pulse(nowhere, list)
+    pulse.watch()
+    for _ in range(3):
+        assert tries.acquire(timeout=PATIENCE)
+    pulse.stop()
+    assert [record.name for record in caplog.records if "nobody watches" in record.message] == ["app.pulse"]
 
 
 def test_while_nobody_is_let_in_one_try_is_made_for_all():
