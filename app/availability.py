@@ -17,8 +17,9 @@ from zones.occupancy import CopiesAway, Key
 from zones.places import Place, Places
 from zones.sessions import Count
 
-# How old a map may be (real seconds).
+# How old a map may be when it is asked for (real seconds), and from which age on one thread makes the next.
 MAP_AGE_SECONDS = 1.0
+RENEW_SECONDS = 0.7
 
 
 class Feature(NamedTuple):
@@ -30,13 +31,17 @@ class Feature(NamedTuple):
 
 
 class View(NamedTuple):
-    """All zones of one revision, ready for maps, as of an instant (which stands in their JSON so)."""
+    """All zones of one revision, ready for maps, as of an instant (which stands in their JSON so).
+
+    `made` is the monotonic second at which their counts began to be read.
+    """
 
     places: Places
     features: dict[str, Feature]  # in the order of places.all
     jsons: list[bytes]
     tags: list[int]
     as_of: bytes
+    made: float
 
     def of(self, places: Sequence[Place]) -> tuple[bytes, str]:
         """Some of its zones, in their order, as `collection` gives them."""
@@ -147,39 +152,53 @@ def known_of(place: Place, counts: dict[Key, Count]) -> tuple[Any, ...]:
 
 
 class Map:
-    """All zones ready for maps, made anew after a second: by one thread, while the others use the last."""
+    """All zones ready for maps, one for all threads.
+
+    One thread makes the next before the last is too old, and the others use the last meanwhile. Where there was nobody
+    to do so in time, all wait for the new one: nobody is answered an old map, however long making takes. A count that
+    cannot be read is null in it, and never one from before.
+    """
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._lock = threading.Lock()
-        self._made = float("-inf")
         self._view: View | None = None
 
     def view(self) -> View:
-        """The zones as they were at most a second ago. Raises Unavailable where no zones could be read yet."""
-        if not self._is_fresh() and self._lock.acquire(blocking=self._view is None):
-            try:
-                self._make()
-            finally:
-                self._lock.release()
+        """The zones as they were at most a second before this call, or as a replica knows them (as_of says so).
+
+        Raises Unavailable where no zones could be read yet.
+        """
+        asked = time.monotonic()
+        if not self._has(asked - RENEW_SECONDS):
+            self._renew(asked)
         assert self._view is not None
         return self._view
 
-    def _is_fresh(self) -> bool:
-        is_young = time.monotonic() - self._made <= MAP_AGE_SECONDS
-        return is_young and self._view is not None and self._view.places is self._resources.catalogue.places
+    def _has(self, since: float) -> bool:
+        """Whether there is a map of the zones in force whose counts were read since this monotonic second."""
+        view = self._view
+        return view is not None and view.made >= since and view.places is self._resources.catalogue.places
 
-    def _make(self) -> None:
-        if self._is_fresh():
-            return  # another thread made it while this one waited
+    def _renew(self, asked: float) -> None:
+        if not self._lock.acquire(blocking=not self._has(asked - MAP_AGE_SECONDS)):
+            return
+        try:
+            # Another thread may have made it while this one waited. What counts is when it was asked for: a map that
+            # took long to make would else be too old at once, and all who waited would make theirs in turn.
+            if not self._has(asked - RENEW_SECONDS):
+                self._view = self._make()
+        finally:
+            self._lock.release()
+
+    def _make(self) -> View:
         places = self._resources.catalogue.places
         made, now = time.monotonic(), self._resources.clock.now()
         counts, now = _recent(self._resources, list(places.by_code), now)
         as_of = str(local(now)).encode()
         features = [self._feature(place, counts, now, as_of) for place in places.all]
-        by_code = {place.code: made for place, made in zip(places.all, features, strict=True)}
-        self._view = View(places, by_code, [made.json for made in features], [made.tag for made in features], as_of)
-        self._made = made
+        by_code = {place.code: one for place, one in zip(places.all, features, strict=True)}
+        return View(places, by_code, [one.json for one in features], [one.tag for one in features], as_of, made)
 
     def _feature(self, place: Place, counts: dict[Key, Count], now: datetime, as_of: bytes) -> Feature:
         """The last feature with the time of now where nothing else changed: most zones are quiet for a second."""

@@ -61,6 +61,7 @@ class Settings:
     lock_timeout_seconds: float = 5.0
     connect_timeout_seconds: int = 2
     pooler: str | None = None  # "transaction": a PgBouncer stands before PostgreSQL
+    pulse_url: str | None = None  # where app/pulse.py asks: not behind statements that wait in the pool for a lock
     replica_url: str | None = None
     replica_lag_seconds: float = REPLICA_LAG_SECONDS  # a replica further behind is not asked
     owner_url: str | None = None  # of the tables' owner, where the archive runs and the service is another role
@@ -106,6 +107,8 @@ class Settings:
             raise BadSetting(f"IPARKING_DATABASE_POOLER: {self.pooler!r} is not known, only transaction")
         if self.pooler and self.archive_folder:
             raise BadSetting("IPARKING_ARCHIVE_FOLDER needs PostgreSQL's own URL, without IPARKING_DATABASE_POOLER")
+        if self.pooler and not self.pulse_url:
+            raise BadSetting("IPARKING_DATABASE_PULSE_URL is not set, which IPARKING_DATABASE_POOLER needs")
         if self.replica_lag_seconds <= 0:
             raise BadSetting("IPARKING_REPLICA_LAG_SECONDS: must be above 0")
         if self.archive_after_months < LEAST_ARCHIVE_MONTHS:
@@ -138,6 +141,7 @@ class Settings:
             clock_anchor=_instant(environment, "IPARKING_CLOCK_ANCHOR"),
             threads=int(_number(environment, "IPARKING_THREADS", THREADS)),
             pooler=environment.get("IPARKING_DATABASE_POOLER") or None,
+            pulse_url=environment.get("IPARKING_DATABASE_PULSE_URL") or None,
             replica_url=environment.get("IPARKING_DATABASE_REPLICA_URL") or None,
             replica_lag_seconds=_number(environment, "IPARKING_REPLICA_LAG_SECONDS", REPLICA_LAG_SECONDS),
             owner_url=environment.get("IPARKING_OWNER_DATABASE_URL") or None,

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeGuard
 from weakref import WeakSet
@@ -15,7 +16,7 @@ from sqlalchemy.engine import make_url
 
 from app.config import SERVICE_ROLE, Settings
 from app.door import Door
-from app.pulse import Pulse, is_readable
+from app.pulse import MARGIN_SECONDS, Pulse, TimedConnection, is_readable
 
 # For what runs once: prepared statements would gain nothing, and a PgBouncer knows none.
 NO_PREPARED = {"prepare_threshold": None}
@@ -90,30 +91,54 @@ class PooledCursor(psycopg.ClientCursor[Any]):
         return self.set_result(-1)  # those before it are the time-outs'
 
 
-def _session(lock_ms: int) -> str:
+# Both ends of a connection ask whether the other is still there (seconds). The server may take longer: what it gives
+# to others then is what its client held. A client gives up on what it sent as soon as somebody must be told.
+_KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+_SERVER_GIVES_UP_MS, _CLIENT_GIVES_UP_MS = 10_000, 2_000
+
+
+def statement_timeout_seconds(settings: Settings) -> float:
+    """How long the server works on a statement at most."""
+    return settings.lock_timeout_seconds * 4
+
+
+def _time_outs(settings: Settings, lock_timeout_seconds: float | None) -> dict[str, int]:
+    """The server's time-outs in milliseconds. Who is in a hurry for locks is so for nothing else."""
+    seconds = {
+        "lock_timeout": lock_timeout_seconds or settings.lock_timeout_seconds,
+        "statement_timeout": statement_timeout_seconds(settings),
+        "idle_in_transaction_session_timeout": settings.lock_timeout_seconds * 2,
+    }
+    return {name: round(value * 1000) for name, value in seconds.items()}
+
+
+def _session(time_outs: dict[str, int]) -> str:
     """What the server does for a session of ours: locks and statements have their time-outs, times are UTC, nothing is
     compiled (that takes longer than any statement here), and what a client held that is stopped, or gone with its
     machine, goes to others."""
-    gone = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000"
-    idle = f"-c idle_in_transaction_session_timeout={lock_ms * 2}"
-    return f"-c lock_timeout={lock_ms} -c statement_timeout={lock_ms * 4} -c timezone=UTC -c jit=off {idle} {gone}"
+    gone = {f"tcp_{name}": value for name, value in _KEEPALIVES.items()} | {"tcp_user_timeout": _SERVER_GIVES_UP_MS}
+    return " ".join(f"-c {name}={value}" for name, value in (time_outs | gone).items()) + " -c timezone=UTC -c jit=off"
 
 
 def _connection_options(settings: Settings, lock_timeout_seconds: float | None = None) -> dict[str, Any]:
     """What psycopg.connect takes beside the URL."""
-    lock_ms = round((lock_timeout_seconds or settings.lock_timeout_seconds) * 1000)
-    options: dict[str, Any] = {"connect_timeout": settings.connect_timeout_seconds}
+    time_outs = _time_outs(settings, lock_timeout_seconds)
+    options: dict[str, Any] = {
+        "connect_timeout": settings.connect_timeout_seconds, "tcp_user_timeout": _CLIENT_GIVES_UP_MS, **_KEEPALIVES
+    }  # fmt: skip
     if settings.pooler is None:
-        return options | {"options": _session(lock_ms)}
-    time_outs = f"SET LOCAL lock_timeout = {lock_ms}; SET LOCAL statement_timeout = {lock_ms * 4}; "
-    cursor = type("PooledCursor", (PooledCursor,), {"time_outs": time_outs})
+        return options | {"options": _session(time_outs)}
+    before = "".join(f"SET LOCAL {name} = {value}; " for name, value in time_outs.items())
+    cursor = type("PooledCursor", (PooledCursor,), {"time_outs": before})
     return options | {"cursor_factory": cursor, "prepare_threshold": None}
 
 
-def connect(settings: Settings, lock_timeout_seconds: float | None = None) -> psycopg.Connection:
+def connect(
+    settings: Settings, lock_timeout_seconds: float | None = None, kind: type[psycopg.Connection] = psycopg.Connection
+) -> psycopg.Connection:
     """An autocommit connection. Raises psycopg.OperationalError."""
     options = {"prepare_threshold": 1} | _connection_options(settings, lock_timeout_seconds)
-    connection = psycopg.connect(settings.database_url, autocommit=True, **options)
+    connection = kind.connect(settings.database_url, autocommit=True, **options)
     if settings.pooler is not None:
         _set_utc(connection)
     return connection
@@ -151,7 +176,8 @@ class ThreadConnections:
         self._open: WeakSet[psycopg.Connection] = WeakSet()
         self._lock = threading.Lock()
         self._door = Door()
-        self.pulse = Pulse(lambda: connect(settings), self._all_open)
+        asked = replace(settings, database_url=settings.pulse_url or settings.database_url)
+        self.pulse = Pulse(lambda: connect(asked), self._all_open)
 
     def get(self) -> psycopg.Connection:
         """This thread's connection, made anew if the last one broke. Raises psycopg.OperationalError."""
@@ -166,20 +192,27 @@ class ThreadConnections:
         event.listen(engine, "connect", lambda made, _: self._keep(made))
 
     def own(self, lock_timeout_seconds: float) -> Callable[[], psycopg.Connection]:
-        """What gives one connection of its own, to whichever thread holds the right to it, made anew if it broke."""
+        """What gives one connection of its own, to whichever thread holds the right to it, made anew if it broke.
+
+        Others wait for that thread, so the pulse hangs up where a statement outlasts the server's own time-out.
+        """
         held: list[psycopg.Connection] = []
 
         def get() -> psycopg.Connection:
             if not held or not _is_usable(held[0]):
-                held[:] = [self._connect(lock_timeout_seconds)]
+                held[:] = [self._connect(lock_timeout_seconds, timed)]
             return held[0]
 
+        patience = statement_timeout_seconds(self._settings) + MARGIN_SECONDS
+        timed = type("TimedConnection", (TimedConnection,), {"patience": patience})
         return get
 
-    def _connect(self, lock_timeout_seconds: float | None = None) -> psycopg.Connection:
+    def _connect(
+        self, lock_timeout_seconds: float | None = None, kind: type[psycopg.Connection] = psycopg.Connection
+    ) -> psycopg.Connection:
         self.pulse.check()
         with self._door.passing():
-            connection = connect(self._settings, lock_timeout_seconds)
+            connection = connect(self._settings, lock_timeout_seconds, kind)
         self._keep(connection)
         return connection
 

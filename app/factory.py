@@ -67,6 +67,5 @@ def create_app(settings: Settings, resources: Resources | None = None) -> Flask:
         api.register_blueprint(blueprint)
     documents.register(app, api)
     app.wsgi_app = FastPath(app, held)  # type: ignore[method-assign]
-    held.catalogue.keep_fresh()
-    held.connections.pulse.watch()
+    held.watch()
     return app

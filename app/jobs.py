@@ -138,8 +138,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     resources = make_resources(Settings.from_environment())
-    resources.catalogue.keep_fresh()
-    resources.connections.pulse.watch()
+    resources.watch()
     due: dict[str, float] = {}
     while not stopped.is_set():
         run_due(resources, due, time.monotonic())

@@ -5,9 +5,9 @@ that has replayed a noted position knows all that was committed when it was note
 answers. Its lag is the time between that note and the newest one.
 
 So a replica is not asked where it is not known to have replayed any note of the last `replica_lag_seconds`; where it
-does not answer (then not again for a second); where it is no replica, or one of another database or of another
-timeline, as after a failover of which not both have heard. While the primary is away no notes come: the replica
-goes on answering, as of the last one.
+does not answer (then not again for a second; that it hangs app/pulse.py finds out); where it is no replica, or one of
+another database or of another timeline, as after a failover of which not both have heard. While the primary is away no
+notes come: the replica goes on answering, as of the last one.
 """
 
 import threading
@@ -50,12 +50,17 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         assert settings.replica_url is not None
-        self._connections = ThreadConnections(replace(settings, database_url=settings.replica_url))
+        url = settings.replica_url  # for its pulse too: what reads waits for no lock
+        self._connections = ThreadConnections(replace(settings, database_url=url, pulse_url=url))
         self._lag_seconds = settings.replica_lag_seconds
         self._lock = threading.Lock()
         self._notes: deque[Note] = deque()
         self._database_id: str | None = None
         self._rest_until = 0.0
+
+    def watch(self) -> None:
+        """Begin to watch over it, until `close`: one that hangs is hung up on, and the primary asked."""
+        self._connections.pulse.watch()
 
     def note(self, at: float, state: DatabaseState) -> None:
         """The primary's state, as it was at monotonic second `at` or later."""

@@ -108,6 +108,13 @@ class Resources:
     def _groups(self) -> dict[Callable[..., Any], Group[Any, Any]]:
         return {}
 
+    def watch(self) -> None:
+        """Begin to keep the catalogue fresh and to watch over all servers, in threads of their own, until `close`."""
+        self.catalogue.keep_fresh()
+        self.connections.pulse.watch()
+        if self.replica is not None:
+            self.replica.watch()
+
     def close(self) -> None:
         """End the threads and the connections of this process, once nothing uses them any more."""
         self.catalogue.stop()

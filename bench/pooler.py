@@ -43,7 +43,8 @@ class PooledService(Service):
     def _environment(self) -> dict[str, str]:
         own = super()._environment()
         url = self.pooler.url(own["IPARKING_DATABASE_URL"])
-        return own | {"IPARKING_DATABASE_URL": url, "IPARKING_DATABASE_POOLER": "transaction"}
+        pooled = {"IPARKING_DATABASE_POOLER": "transaction", "IPARKING_DATABASE_PULSE_URL": self.pooler.pulse_url}
+        return own | {"IPARKING_DATABASE_URL": url} | pooled
 
 
 def run(json: bool = False, rounds: int = ROUNDS, seconds: int = SECONDS) -> int:

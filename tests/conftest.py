@@ -32,6 +32,7 @@ from app.city import load_default_city
 from app.config import Settings
 from app.database import sqlalchemy_url, upgrade
 from app.resources import Resources, make_resources
+from app.stack.pooler import PULSE
 from billing import ledger
 from tests.fake_stripe.fixture import stripe_server  # noqa: F401 (a fixture for all)
 from tests.redis_cluster import RedisCluster, running_cluster
@@ -284,8 +285,9 @@ def settings_of(database_url: str, redis_url: str, keys_path: Path) -> Settings:
     port = os.environ.get("IPARKING_TEST_POOLER_PORT")
     if port is None:
         return Settings(as_service(database_url), redis_url, keys_path, "test", owner_url=database_url)
-    url = make_url(database_url).set(port=int(port)).render_as_string(hide_password=False)
-    return Settings(url, redis_url, keys_path, "test", pooler="transaction", owner_url=database_url)
+    pooled = make_url(database_url).set(port=int(port))
+    url, pulse = (one.render_as_string(hide_password=False) for one in (pooled, pooled.set(database=PULSE)))
+    return Settings(url, redis_url, keys_path, "test", pooler="transaction", pulse_url=pulse, owner_url=database_url)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app.api.blueprint import Blueprint, answer
 from app.api.fields import Instant, local
-from app.errors import Unavailable
+from app.errors import RETRY_AFTER_SECONDS, Unavailable
 from app.resources import resources
 from zones.occupancy import CopiesAway
 
@@ -70,7 +70,9 @@ def ready() -> Response:
     if replica is not None:
         checks["replica"] = replica.state()
     fit = checks["postgresql"] == checks["catalogue"] == "ok"
-    return answer({"status": "ready" if fit else "unready", "checks": checks}, 200 if fit else 503)
+    if fit:
+        return answer({"status": "ready", "checks": checks})
+    return answer({"status": "unready", "checks": checks}, 503, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 def _check_postgresql() -> str:

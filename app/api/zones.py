@@ -220,7 +220,7 @@ def districts() -> Response:
 @zones.response(200, ZonesSchema, content_type=GEOJSON)
 @zones.refusals(BadParameter)
 def listing(wanted: dict[str, Any]) -> Response:
-    """Zones with availability, at most a second old."""
+    """Zones with availability, at most a second old; where Redis is away, as of what a replica knows (`as_of`)."""
     view = current_app.extensions["iparking_map"].view()
     found = select(view.places, wanted)
     first, last = wanted["cursor"], wanted["cursor"] + wanted["limit"]

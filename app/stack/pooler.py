@@ -15,6 +15,8 @@ from app.stack.postgres import reason
 from app.stack.processes import Process, identify, replace_file, spawn, wait_until
 
 NAME = "pgbouncer"
+# A database's name that stands for a pool of its own: what is asked there never queues behind what waits for a lock.
+PULSE = "pulse"
 START_SECONDS = 20.0
 # Few server connections carry many clients. Where PostgreSQL is away, clients are told within 2 s; PgBouncer's own
 # default lets them wait for two minutes.
@@ -52,6 +54,11 @@ class PgBouncer:
         parts = urlsplit(database_url)
         login = parts.netloc.rpartition("@")[0]
         return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{self.port}"))
+
+    @property
+    def pulse_url(self) -> str:
+        """Where app/pulse.py is to ask."""
+        return urlunsplit(urlsplit(self.url(self.database_url))._replace(path=f"/{PULSE}"))
 
     def __enter__(self) -> Self:
         self.start()
@@ -98,7 +105,9 @@ class PgBouncer:
         server = urlsplit(self.database_url)
         settings = {**SETTINGS, "listen_port": self.port, "auth_file": self.folder / "users.txt"}
         lines = [f"{name} = {value}" for name, value in settings.items()]
-        return "\n".join(["[databases]", f"* = host={server.hostname} port={server.port}", "[pgbouncer]", *lines, ""])
+        where = f"host={server.hostname} port={server.port}"
+        databases = [f"* = {where}", f"{PULSE} = {where} dbname={server.path.strip('/')} pool_size=2"]
+        return "\n".join(["[databases]", *databases, "[pgbouncer]", *lines, ""])
 
     def _answers(self) -> bool:
         try:

@@ -55,6 +55,7 @@ def test_half_a_seller_is_refused(variable: str, value: str):
         ({"IPARKING_REDIS_URL": ""}, "IPARKING_REDIS_URL"),
         ({"IPARKING_REDIS_URL": "127.0.0.1:6379"}, "IPARKING_REDIS_URL"),
         ({"IPARKING_REDIS_URL": "cluster://127.0.0.1:6379"}, "IPARKING_REDIS_URL.*redis.cluster"),
+        ({"IPARKING_DATABASE_POOLER": "transaction"}, "IPARKING_DATABASE_PULSE_URL"),
         ({"IPARKING_ENV": "prod"}, "IPARKING_ENV"),
         ({"IPARKING_ENV": "production"}, "IPARKING_ENV=simulation"),
         ({"IPARKING_CLOCK_SPEED": "fast"}, "IPARKING_CLOCK_SPEED"),

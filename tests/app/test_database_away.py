@@ -1,10 +1,13 @@
 """PostgreSQL away, in each way in which it can be: 503 with Retry-After, at once, and back as soon as it is."""
 
+import os
 import select
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -17,7 +20,7 @@ from flask import Flask
 
 from app import create_app, jobs
 from app.door import Door
-from app.pulse import BEAT_SECONDS, SILENCE_SECONDS
+from app.pulse import BEAT_SECONDS, MARGIN_SECONDS, SILENCE_SECONDS, Pulse, TimedConnection
 from app.resources import Resources, make_resources
 from tests.conftest import Client
 
@@ -182,6 +185,61 @@ def test_a_server_that_hangs_keeps_nobody_waiting(behind: Resources, valve: Valv
     assert len(client.get("/v1/sessions", role="driver").json["sessions"]) == 2
 
 
+def test_who_asks_a_process_that_is_not_ready_is_told_when_to_ask_again(resources: Resources):
+    nowhere = replace(resources.settings, database_url="postgresql://127.0.0.1:1/none")
+    held = make_resources(nowhere)
+    ready = create_app(nowhere, held).test_client().get("/readyz")
+    held.close()
+    assert (ready.status_code, ready.headers["Retry-After"]) == (503, "1")
+    assert (ready.json["status"], ready.json["checks"]["postgresql"]) == ("unready", "down")
+
+
+def test_a_backend_that_hangs_holds_up_its_group_only_as_long_as_a_statement_may_take(
+    resources: Resources, database_url: str
+):
+    """And the pulse, which has a backend of its own, goes on."""
+    settings = replace(resources.settings, lock_timeout_seconds=0.25)
+    held = replace(make_resources(settings), clock=resources.clock)
+    app = create_app(settings, held)
+    app.test_client_class = Client
+
+    def start(number: int) -> Any:
+        return app.test_client().post("/v1/sessions", json=SESSION | {"plate": f"30A-000.{number:02d}"}, role="driver")
+
+    assert start(0).status_code == 201
+    (group,) = held._groups.values()
+    stopped = group._connect().info.backend_pid
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            began = time.monotonic()
+            answers = [pool.submit(start, number) for number in range(1, 5)]
+            # A bound of our own: what hangs must not keep us from the SIGCONT below.
+            waiting = wait(answers, PATIENCE).not_done
+            took = time.monotonic() - began
+            if waiting:
+                os.kill(stopped, signal.SIGCONT)
+        assert not waiting and took < 4 * 0.25 + MARGIN_SECONDS + BEAT_SECONDS + SILENCE_SECONDS + 1
+        for answer in answers:
+            assert (answer.result().status_code, answer.result().headers["Retry-After"]) == (503, "1")
+        assert start(5).status_code == 201, "over a new connection, while that backend still hangs"
+        assert not held.connections.pulse._silent
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+        held.close()
+
+
+def test_an_answer_that_waited_for_a_stopped_process_is_no_hang(resources: Resources):
+    """A worker that was stopped for a minute has its answer when it wakes: the pulse must not take it away."""
+    connection = resources.connections.own(0.2)()
+    assert isinstance(connection, TimedConnection)
+    connection._since = time.monotonic() - connection.patience - 1
+    assert connection.is_overdue()
+    connection.pgconn.send_query(b"SELECT 1")
+    assert wait_until(lambda: not connection.is_overdue())
+    connection.close()
+
+
 def test_a_commit_whose_answer_was_lost_is_503_and_its_key_gives_the_one_session(
     behind: Resources, valve: Valve, database_url: str
 ):
@@ -231,6 +289,22 @@ def test_a_wait_for_anothers_lock_is_no_hang(behind: Resources, database_url: st
         other.commit()
         thread.join(PATIENCE)
     assert done and not connection.closed
+
+
+def test_a_pulse_that_cannot_ask_says_so_once(caplog: pytest.LogCaptureFixture):
+    """With a URL of its own that is wrong, no request would tell."""
+    tries = threading.Semaphore(0)
+
+    def nowhere() -> psycopg.Connection:
+        tries.release()
+        return psycopg.connect("postgresql://127.0.0.1:1/none")
+
+    pulse = Pulse(nowhere, list)
+    pulse.watch()
+    for _ in range(3):
+        assert tries.acquire(timeout=PATIENCE)
+    pulse.stop()
+    assert [record.name for record in caplog.records if "nobody watches" in record.message] == ["app.pulse"]
 
 
 def test_while_nobody_is_let_in_one_try_is_made_for_all():

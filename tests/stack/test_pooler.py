@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,8 @@ import pytest
 from sqlalchemy import text
 
 from app.config import Settings
-from app.database import connect, make_engine
+from app.database import ThreadConnections, connect, make_engine
+from app.pulse import BEAT_SECONDS, SILENCE_SECONDS
 from app.stack.folders import run_user
 from app.stack.pooler import PgBouncer
 from app.stack.ports import choose_free
@@ -28,6 +29,9 @@ from tests.stack.conftest import open_place
 CORE = [
     f"tests/app/test_{name}.py" for name in ("sessions", "round_trips", "grouping", "jobs", "enforcement", "wallet")
 ]
+
+POOL = 20  # default_pool_size
+PATIENCE = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,8 @@ def pooler() -> Iterator[PgBouncer]:
 
 @pytest.fixture
 def pooled(pooler: PgBouncer, database_url: str) -> Settings:
-    return Settings(pooler.url(database_url), "redis://127.0.0.1:1/0", environment="test", pooler="transaction")
+    url, nowhere = pooler.url(database_url), "redis://127.0.0.1:1/0"
+    return Settings(url, nowhere, environment="test", pooler="transaction", pulse_url=pooler.pulse_url)
 
 
 def pid(connection: psycopg.Connection) -> int:
@@ -86,8 +91,22 @@ def test_locks_and_statements_have_their_time_outs(pooled: Settings, database_ur
                 with pytest.raises(psycopg.errors.LockNotAvailable), connection.transaction():
                     connection.execute(held)
             assert connection.execute("SELECT 1").fetchone() == (1,), "the connection is as good as before"
+        assert short.execute("SHOW statement_timeout").fetchone() == ("20s",), "only for locks it is in a hurry"
         with pytest.raises(psycopg.errors.QueryCanceled):
-            short.execute("SELECT pg_sleep(5)")  # four times the lock time-out is 0.8 s
+            longer.execute("SELECT pg_sleep(5)")  # four times the service's lock time-out is 2 s
+
+
+def test_a_transaction_that_is_left_open_gives_its_locks_back(pooled: Settings, database_url: str):
+    held = "SELECT zone_code FROM zone_occupancy WHERE zone_code = 'HK-001' FOR UPDATE"
+    with (
+        closing(connect(replace(pooled, lock_timeout_seconds=0.5))) as left,
+        psycopg.connect(database_url, options="-c lock_timeout=8s") as rival,
+    ):
+        left.autocommit = False
+        left.execute(held)
+        assert rival.execute(held).fetchone() == ("HK-001",), "after 1 s, twice the service's lock time-out"
+        with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+            left.execute("SELECT 1")
 
 
 def test_the_engine_has_them_too(pooled: Settings):
@@ -107,6 +126,27 @@ def test_nothing_that_one_client_sets_reaches_another(pooled: Settings):
         raw = psycopg.connect(pooled.database_url, autocommit=True, prepare_threshold=None)
         with closing(raw):
             assert raw.execute("SELECT current_setting('lock_timeout')").fetchone() == ("0",)
+
+
+def test_a_pool_that_is_full_of_waits_for_a_lock_is_no_hang(pooled: Settings, database_url: str):
+    """The pulse has a pool of its own: it does not queue behind what it watches over."""
+    wanted = "UPDATE zone_occupancy SET occupied = occupied WHERE zone_code = 'HK-001'"
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    connections = ThreadConnections(replace(pooled, lock_timeout_seconds=PATIENCE))
+    connections.pulse.watch()
+    with (
+        ThreadPoolExecutor(POOL) as threads,
+        psycopg.connect(database_url) as rival,
+        psycopg.connect(database_url, autocommit=True) as watcher,
+    ):
+        rival.execute(wanted)
+        done = [threads.submit(lambda: connections.get().execute(wanted).rowcount) for _ in range(POOL)]
+        assert wait_until(lambda: watcher.execute(waiting).fetchone() == (POOL,), PATIENCE)
+        assert not wait(done, BEAT_SECONDS + SILENCE_SECONDS + 1, FIRST_COMPLETED).done
+        assert connections.pulse._own is not None and not connections.pulse._silent
+        rival.commit()
+        assert {one.result(PATIENCE) for one in done} == {2}
+    connections.close()
 
 
 def test_parameters_keep_their_values(pooled: Settings):

@@ -1,6 +1,9 @@
 """A real streaming replica: it answers reports and maps, says as of when, falls behind, dies, and is promoted."""
 
+import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,17 +16,20 @@ import pytest
 from app import create_app, jobs
 from app.config import Settings
 from app.database import database_id
+from app.pulse import BEAT_SECONDS, SILENCE_SECONDS
 from app.resources import Resources, make_resources
 from app.stack import Stack, prepare_database
 from app.stack.folders import prepare
 from app.stack.ports import choose_free
 from app.stack.postgres import SUPERUSER, PostgreSQL
-from app.stack.processes import wait_until
+from app.stack.processes import wait_until, working_in
+from bench.faults.site import send, wake
 from tests.conftest import Client, fund
 from tests.stack.conftest import make_home, open_place, remove_home
 from zones.nodes import connect
 
 PATIENCE = 30.0
+HANG_SECONDS = 10.0
 ZONE = "HK-001"
 
 
@@ -154,6 +160,39 @@ def test_a_replica_that_dies_costs_no_answer_and_is_asked_again(pair: Pair, keys
             assert report(client)[0] == 1
         assert "not answer" in readiness(client)
         pair.replica.start()
+        expect_soon(lambda: readiness(client) == "ok")
+
+
+@contextmanager
+def stopped(server: PostgreSQL) -> Iterator[None]:
+    """SIGSTOP of all of a server's processes: connections stay open, and nobody answers."""
+    frozen = working_in(server.data)
+    for pid in frozen:
+        send(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        wake(frozen)
+
+
+def test_a_replica_that_hangs_keeps_nobody_waiting(pair: Pair, keys_path: Path):
+    lonely = connect("redis://127.0.0.1:1/0", 0.25)
+    with serving(pair.settings(keys_path), redis=lonely) as (client, held):
+        start(client, "30A-123.45")
+        expect_soon(lambda: readiness(client) == "ok" and report(client)[0] == 1)
+        assert held.replica is not None
+        expect_soon(lambda: held.replica._connections.pulse._own is not None)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(report, client).result()[0] == 1, "over a connection that stays open"
+            with stopped(pair.replica):
+                began = time.monotonic()
+                reported, mapped = pool.submit(report, client), pool.submit(client.get, f"/v1/zones?q={ZONE}")
+                # A bound of our own: what hangs must not keep us from the SIGCONT at the end of this block.
+                done = wait([reported, mapped], HANG_SECONDS).done
+                took = time.monotonic() - began
+        assert done == {reported, mapped}, "the primary answers for it"
+        assert reported.result()[0] == 1 and mapped.result().status_code == 200
+        assert took < BEAT_SECONDS + SILENCE_SECONDS + 1
         expect_soon(lambda: readiness(client) == "ok")
 
 
