@@ -53,6 +53,7 @@ class Settings:
     clock_start: datetime | None = None
     clock_speed: float = 1.0
     clock_anchor: datetime | None = None
+    clock_booted: datetime | None = None  # when CLOCK_BOOTTIME was 0, as the service's starter read it for all
     max_body_bytes: int = 64 * 1024
     redis_timeout_seconds: float = 0.25
     lock_timeout_seconds: float = 5.0
@@ -131,6 +132,7 @@ class Settings:
             clock_start=_instant(environment, "IPARKING_CLOCK_START"),
             clock_speed=_number(environment, "IPARKING_CLOCK_SPEED", 1.0),
             clock_anchor=_instant(environment, "IPARKING_CLOCK_ANCHOR"),
+            clock_booted=_instant(environment, "IPARKING_CLOCK_BOOTED"),
             pooler=environment.get("IPARKING_DATABASE_POOLER") or None,
             replica_url=environment.get("IPARKING_DATABASE_REPLICA_URL") or None,
             replica_lag_seconds=_number(environment, "IPARKING_REPLICA_LAG_SECONDS", REPLICA_LAG_SECONDS),

@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from app.clock import booted
 from app.stack.errors import StackError
 from app.stack.keys import write_keys
 from app.stack.machine import PROJECT, Stack
@@ -78,6 +79,8 @@ class Server:
         self.environment = dict(environment or {})
         self.drivers = drivers
         self.funds = funds
+        # Read once: a worker that is replaced, or jobs that are started again, agree with those that run.
+        self._booted = booted()
         self._started: dict[str, Process] = {}
 
     @property
@@ -153,6 +156,7 @@ class Server:
             "IPARKING_DATABASE_URL": self.stack.service_url(self.database),
             "IPARKING_REDIS_URL": self.stack.redis_url,
             "IPARKING_KEYS": str(self.keys_path),
+            "IPARKING_CLOCK_BOOTED": self._booted.isoformat(),
             **self.environment,
         }
 
