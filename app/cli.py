@@ -316,6 +316,8 @@ def archive_restore(month: datetime, database: str, folder: Path, json_: bool) -
 def test(deep: bool, arguments: tuple[str, ...]) -> None:
     """Run the linters and the tests on private servers; ARGUMENTS go to pytest (and leave the linters out).
 
+    IPARKING_TEST_SEED, which is printed, gives the order in which things are broken.
+
     \b
     Example: ./iparking test tests/zones -k plates
     """

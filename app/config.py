@@ -55,6 +55,7 @@ class Settings:
     clock_start: datetime | None = None
     clock_speed: float = 1.0
     clock_anchor: datetime | None = None
+    clock_booted: datetime | None = None  # when CLOCK_BOOTTIME was 0, as the service's starter read it for all
     max_body_bytes: int = 64 * 1024
     threads: int = THREADS  # that a process has for requests: what granian was told
     redis_timeout_seconds: float = 0.25
@@ -140,6 +141,7 @@ class Settings:
             clock_speed=_number(environment, "IPARKING_CLOCK_SPEED", 1.0),
             clock_anchor=_instant(environment, "IPARKING_CLOCK_ANCHOR"),
             threads=int(_number(environment, "IPARKING_THREADS", THREADS)),
+            clock_booted=_instant(environment, "IPARKING_CLOCK_BOOTED"),
             pooler=environment.get("IPARKING_DATABASE_POOLER") or None,
             pulse_url=environment.get("IPARKING_DATABASE_PULSE_URL") or None,
             replica_url=environment.get("IPARKING_DATABASE_REPLICA_URL") or None,

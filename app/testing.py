@@ -1,6 +1,7 @@
 """`./iparking test`: the linters, then pytest, on the private servers."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ LINTERS = {
 HIDDEN = tuple(
     f"IPARKING_{name}" for name in ("DATABASE_URL", "OWNER_DATABASE_URL", "REDIS_URL", "KEYS", "ENV", "HOME")
 )
+SEED = "IPARKING_TEST_SEED"  # of the order of the faults; given again, it is the same order
 REDIS_DATABASE = 1  # beside the copies of the service, which are in 0
 
 
@@ -30,7 +32,9 @@ def run(deep: bool, arguments: Sequence[str], say: Callable[[str], None]) -> int
     if failed:
         say(f"failed: {', '.join(failed)}")
     with Stack() as stack:
-        tested = _wait(_pytest(arguments), environment(stack, deep))
+        given = environment(stack, deep)
+        say(f"{SEED}={given[SEED]}")
+        tested = _wait(_pytest(arguments), given)
     return tested or (1 if failed else 0)
 
 
@@ -50,6 +54,7 @@ def environment(stack: Stack, deep: bool) -> dict[str, str]:
     kept["IPARKING_TEST_DATABASE_URL"] = stack.admin_url()
     kept["IPARKING_TEST_SERVICE_URL"] = stack.service_url("postgres")
     kept["IPARKING_TEST_REDIS_URL"] = stack.redis_database_url(REDIS_DATABASE)
+    kept.setdefault(SEED, str(secrets.randbelow(1_000_000)))
     if deep:
         kept["IPARKING_TEST_DEEP"] = "1"
     return kept

@@ -93,7 +93,7 @@ def _check_redis() -> str:
 
 def _check_clock() -> str:
     off = resources().clock.off()
-    return "ok" if abs(off) < CLOCK_OFF_SECONDS else f"set by {off:+.1f} s since this process began: restart it"
+    return "ok" if abs(off) < CLOCK_OFF_SECONDS else f"set by {off:+.1f} s since the service began: restart it"
 
 
 def _check_catalogue() -> str:

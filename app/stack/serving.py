@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from app.clock import booted
 from app.config import THREADS
 from app.stack.errors import StackError
 from app.stack.keys import write_keys
@@ -79,6 +80,8 @@ class Server:
         self.environment = dict(environment or {})
         self.drivers = drivers
         self.funds = funds
+        # Read once: a worker that is replaced, or jobs that are started again, agree with those that run.
+        self._booted = booted()
         self._started: dict[str, Process] = {}
 
     @property
@@ -155,6 +158,7 @@ class Server:
             "IPARKING_REDIS_URL": self.stack.redis_url,
             "IPARKING_KEYS": str(self.keys_path),
             "IPARKING_THREADS": str(self.threads),
+            "IPARKING_CLOCK_BOOTED": self._booted.isoformat(),
             **self.environment,
         }
 

@@ -47,11 +47,16 @@ def chosen(names: Sequence[str]) -> list[Fault]:
     return [fault for fault in FAULTS if not names or fault.name in names]
 
 
+def in_order(faults: Sequence[Fault], chance: random.Random) -> list[Fault]:
+    """The faults in a random order; those that need a disk of their own last."""
+    return sorted(faults, key=lambda fault: (fault.own_disk, chance.random()))
+
+
 def try_all(root: Path, faults: Sequence[Fault], seed: int, rate: float = trial.RATE) -> dict:
     """Try these faults on servers under `root`; what `report.summary` says of them."""
     began = time.monotonic()
     chance, plates = random.Random(seed), Plates()
-    order = sorted(faults, key=lambda fault: (fault.own_disk, chance.random()))
+    order = in_order(faults, chance)
     results: list[Result] = []
     with contextlib.ExitStack() as sites:
         site: Site | None = None
@@ -67,7 +72,8 @@ def _try(site: Site, fault: Fault, plates: Plates, chance: random.Random, rate: 
     print(f"{fault.name}: {fault.words}", file=sys.stderr, flush=True)
     result = trial.run(site, fault, plates, chance, rate)
     verdict = "; ".join(result.violations) or "all promises held"
-    print(f"{fault.name}: {result.errors} errors, {verdict}", file=sys.stderr, flush=True)
+    struck = f"{result.struck}; {result.in_flight} in flight"
+    print(f"{fault.name}: {struck}; {result.errors} errors; {verdict}", file=sys.stderr, flush=True)
     return result
 
 

@@ -1,6 +1,7 @@
-"""The service's own application, whose wall clock somebody can set: in one process of it, while it runs.
+"""The service's own application, whose wall clock somebody can set, in one process of it or in all, while they run.
 
-The file `<pid>` in IPARKING_FAULTS_CLOCK holds by how many seconds; without it the clock is the machine's.
+The file `<pid>` or `all` in IPARKING_FAULTS_CLOCK holds by how many seconds; without it the clock is the machine's.
+Which process answered, and how far off its wall clock was, is told in a header.
 """
 
 import os
@@ -9,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from flask import Flask
+from flask import Flask, Response
 
 from app import create_app
 from app.clock import make_clock, wall_clock
@@ -17,14 +18,26 @@ from app.config import Settings
 from app.resources import make_resources
 
 CLOCKS = "IPARKING_FAULTS_CLOCK"
+ALL = "all"  # also those that begin later
+TOLD = "X-Faults-Process"
+
+
+def jump() -> float:
+    """By how many seconds this process's wall clock is set off."""
+    for name in (str(os.getpid()), ALL):
+        with suppress(FileNotFoundError):
+            return float((Path(os.environ[CLOCKS]) / name).read_text())
+    return 0.0
 
 
 def jumping_clock() -> datetime:
     """What this process takes for the machine's clock."""
-    jump = timedelta()
-    with suppress(FileNotFoundError, ValueError):
-        jump = timedelta(seconds=float((Path(os.environ[CLOCKS]) / str(os.getpid())).read_text()))
-    return wall_clock() + jump
+    return wall_clock() + timedelta(seconds=jump())
+
+
+def _tell(response: Response) -> Response:
+    response.headers[TOLD] = f"{os.getpid()} {jump():g}"
+    return response
 
 
 def __getattr__(name: str) -> Flask:
@@ -33,4 +46,6 @@ def __getattr__(name: str) -> Flask:
         raise AttributeError(name)
     settings = Settings.from_environment()
     clock = make_clock(settings, jumping_clock)
-    return create_app(settings, replace(make_resources(settings), clock=clock))
+    application = create_app(settings, replace(make_resources(settings), clock=clock))
+    application.after_request(_tell)
+    return application

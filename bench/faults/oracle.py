@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import orjson
 import psycopg
-from redis import Redis
+from redis import Redis, RedisCluster
+from redis.cluster import ClusterNode
 from redis.exceptions import RedisError
 
 from simulator.answers import Answer, AnswersReader
@@ -59,13 +61,13 @@ def read(record: Path) -> list[Answer]:
 
 def copies_that_differ(database_url: str, redis_url: str) -> list[str]:
     """Counts that are not the number of their sessions, and copies in Redis that are missing or not their row's."""
-    with psycopg.connect(database_url, autocommit=True) as connection, Redis.from_url(redis_url, retry=None) as redis:
+    with psycopg.connect(database_url, autocommit=True) as connection:
         prefix = connection.execute(_DATABASE).fetchone()[0]  # type: ignore[index]
         rows = connection.execute(_COUNTS).fetchall()
-        try:
-            copies = redis.mget([f"{prefix}:{{{zone}}}:count:{kind}" for zone, kind, *_ in rows])
-        except RedisError as error:
-            return [f"Redis does not answer: {error}"]
+    try:
+        copies = _read(redis_url, [f"{prefix}:{{{zone}}}:count:{kind}" for zone, kind, *_ in rows])
+    except RedisError as error:
+        return [f"Redis does not answer: {error}"]
     wrong = []
     for (zone, kind, occupied, version, sessions), copy in zip(rows, copies, strict=True):
         if occupied != sessions:
@@ -73,3 +75,14 @@ def copies_that_differ(database_url: str, redis_url: str) -> list[str]:
         if copy is None or copy.split()[:2] != [str(version).encode(), str(occupied).encode()]:
             wrong.append(f"{zone} {kind}: row {occupied} (version {version}), copy {copy!r}")
     return wrong
+
+
+def _read(url: str, keys: list[str]) -> list[bytes | None]:
+    """What these keys hold in a Redis or, by a redis+cluster:// URL, in a Redis Cluster: by redis-py's own clients."""
+    if not url.startswith("redis+cluster://"):
+        with Redis.from_url(url, retry=None) as redis:
+            return redis.mget(keys)
+    user, _, hosts = urlsplit(url).netloc.rpartition("@")
+    seeds = [ClusterNode(host, int(port)) for host, port in (seed.split(":") for seed in hosts.split(","))]
+    with RedisCluster(startup_nodes=seeds, password=user.removeprefix(":") or None) as cluster:
+        return cluster.mget_nonatomic(keys)

@@ -4,10 +4,12 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import psycopg
@@ -17,7 +19,7 @@ from app.stack import Server, Stack, clock_environment, prepare_database
 from app.stack.ports import choose_free
 from app.stack.processes import wait_until, working_in
 from bench.errors import BenchError
-from bench.faults.application import CLOCKS
+from bench.faults.application import CLOCKS, TOLD
 from bench.faults.oracle import copies_that_differ
 from bench.faults.traffic import SPEED
 from simulator.city import City
@@ -56,6 +58,18 @@ class Service(Server):
         return sorted(child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE)
 
 
+class Told(NamedTuple):
+    """An answer of one of the service's processes, and by how many seconds its wall clock was off."""
+
+    process: int
+    off: float
+    body: bytes
+
+    def tells(self, process: int, words: bytes = b"") -> bool:
+        """Whether this process answers, with these words, and its clock is off."""
+        return self.process == process and self.off != 0 and words in self.body
+
+
 @dataclass
 class Site:
     """The servers that run, and what may be done to them."""
@@ -63,6 +77,7 @@ class Site:
     stack: Stack
     service: Service
     folder: Path
+    database: str = DATABASE
     city: City = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +86,7 @@ class Site:
     @property
     def database_url(self) -> str:
         """The bench's database, for a superuser."""
-        return self.stack.postgres.url(DATABASE, "postgres")
+        return self.stack.given_database or self.stack.postgres.url(self.database, "postgres")
 
     @property
     def clocks(self) -> Path:
@@ -85,6 +100,17 @@ class Site:
     def redis(self) -> redis.Redis:
         """A client that waits as long as it takes."""
         return redis.Redis.from_url(self.stack.redis_url, socket_timeout=10)
+
+    def redis_process(self) -> int:
+        """The process id of Redis, by its own word."""
+        with self.redis() as client:
+            return int(client.info("server")["process_id"])
+
+    def ask(self, path: str = "/healthz") -> Told:
+        """What is answered on a new connection, which any worker may take."""
+        with urllib.request.urlopen(f"{self.service.url}{path}", timeout=5) as answer:
+            process, off = answer.headers[TOLD].split()
+            return Told(int(process), float(off), answer.read())
 
     def postgres_processes(self) -> list[int]:
         """All of PostgreSQL's, the postmaster first."""
@@ -114,22 +140,27 @@ class Site:
 
 
 @contextlib.contextmanager
-def open_site(root: Path, workers: int, threads: int) -> Iterator[Site]:
-    """A stack under `root` with the shipped city and the service on it; all of it stopped at the end."""
-    with Stack(root, {}) as stack, contextlib.ExitStack() as ending:
-        ending.callback(lambda: wake(working_in(stack.folders.data)))
-        _limit_connections(stack)
-        prepare_database(stack, DATABASE)
+def open_site(root: Path, workers: int, threads: int, given: Mapping[str, str] | None = None) -> Iterator[Site]:
+    """A stack under `root` with the shipped city and the service on it; all of it stopped at the end.
+
+    `given` are the URLs of servers that run already, as Stack takes them, with the city in their database.
+    """
+    with Stack(root, given or {}) as stack, contextlib.ExitStack() as ending:
+        database = "iparking" if given else DATABASE
+        if not given:
+            ending.callback(lambda: wake(working_in(stack.folders.data)))
+            _limit_connections(stack)
+            prepare_database(stack, database)
         folder = root / "faults"
         (folder / "clocks").mkdir(parents=True, exist_ok=True)
-        clock = clock_environment(stack, DATABASE, OPENS, SPEED, fresh=True)
+        clock = clock_environment(stack, database, OPENS, SPEED, fresh=True)
         service = Service(
-            stack, DATABASE, choose_free(), name="faults", workers=workers, threads=threads, drivers=DRIVERS,
+            stack, database, choose_free(), name="faults", workers=workers, threads=threads, drivers=DRIVERS,
             environment={**clock, CLOCKS: str(folder / "clocks")}, funds=FUNDS,
         )  # fmt: skip
         service.start()
         ending.callback(service.stop)
-        yield Site(stack, service, folder)
+        yield Site(stack, service, folder, database)
 
 
 def _limit_connections(stack: Stack) -> None:

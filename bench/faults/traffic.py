@@ -17,6 +17,8 @@ NUMBERS = 100_000
 # plate is sent a second time while it is parked, that extends, that a warden checks.
 CROWDED, TWICE, EXTENDS, CHECKED = 0.12, 0.03, 0.15, 0.15
 SMALLEST = 4
+# Vehicles come in platoons, as a traffic light lets them go: so many at the same instant.
+PLATOON = 16
 
 
 class Plates:
@@ -40,22 +42,23 @@ def write(
     seconds: float,
     rate: float,
 ) -> int:
-    """Write a trace of `seconds` real seconds with `rate` vehicles a second; the number of its events."""
+    """Write a trace of `seconds` real seconds with `rate` vehicles a second on average; the number of its events."""
     cars = [zone for zone in zones if zone.serves("car")]
     small = sorted((zone for zone in cars if zone.strict), key=lambda zone: (zone.capacity["car"], zone.code))
     events: list[Event] = []
     at, number = 0.0, 0
-    while (at := at + chance.expovariate(rate)) < seconds:
-        number += 1
-        zone = chance.choice(small[:SMALLEST] if chance.random() < CROWDED else cars)
-        events += _stay(f"v{number}", plates.next(), zone.code, at, chance)
+    while (at := at + chance.expovariate(rate / PLATOON)) < seconds:
+        for _ in range(PLATOON):
+            number += 1
+            zone = chance.choice(small[:SMALLEST] if chance.random() < CROWDED else cars)
+            events += _stay(f"v{number}", plates.next(), zone.code, at, chance)
     events.sort(key=lambda event: event.t)
     return trace.write(path, trace.header(seed=0, origin="faults", start=start), events)
 
 
 def _stay(vehicle: str, plate: str, zone: str, at: float, chance: random.Random) -> Iterator[Event]:
     """One vehicle's events; `at` and stays are in real seconds."""
-    leaves = at + 0.2 + min(chance.expovariate(0.5), 8.0)
+    leaves = at + 0.2 + min(chance.expovariate(0.5), 6.0)
     minutes = chance.choice([None, None, 2, 10, 30, 60])
 
     def event(real: float, vehicle: str, action: str, minutes: int | None = None) -> Event:

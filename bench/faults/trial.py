@@ -17,10 +17,11 @@ from app.stack.processes import wait_until
 from bench.errors import BenchError
 from bench.faults import oracle, traffic
 from bench.faults.kinds import Fault
-from bench.faults.site import DATABASE, OPENS, PATIENCE, Site, hold
+from bench.faults.site import OPENS, PATIENCE, Site, hold
+from bench.faults.strike import BUSY, Strike
 from simulator.auditor import audit
 
-RATE = 80.0  # vehicles a second, each of some 2.4 requests
+RATE = 100.0  # vehicles a second, each of some 2.4 requests
 FLOWING = 100  # sessions after which the traffic is taken to flow
 BEFORE_SECONDS, AFTER_SECONDS = 2.5, 6.0
 CLIENT_TIMEOUT, CLIENT_TRIES = 5.0, 20
@@ -30,10 +31,12 @@ SETTLED_SECONDS, RECOVERED_SECONDS, ANSWERED_SECONDS = 5.0, 5.0, 2.0
 
 @dataclass
 class Result:
-    """What a fault did. `errors` are tries that were no success, by kind in `errors_by_kind`; `recovered_s` is when the
-    last of them ended, after the fault did; `settled_s` how long after the traffic the counts took to agree."""
+    """What a fault did. `struck` is what was seen of it (None: nothing), `in_flight` are the requests without an answer
+    at that instant, `errors` tries that were no success, by kind in `errors_by_kind`; `recovered_s` is when the last of
+    them ended, after the fault did; `settled_s` how long after the traffic the counts took to agree."""
 
     name: str
+    struck: str | None = None
     requests: int = 0
     in_flight: int = 0
     errors: int = 0
@@ -56,10 +59,11 @@ class Result:
 
 @dataclass
 class _Span:
-    """When the fault began and ended (seconds since 1970)."""
+    """When the fault struck and ended (seconds since 1970), and what shows that it did strike."""
 
-    began: float = 0.0
-    ended: float = 0.0
+    struck: float
+    ended: float
+    proof: str | None
 
 
 def run(
@@ -83,7 +87,7 @@ def run(
     result = _result(fault, figures, span, record)
     _settle(site, result, slack)
     _examine(site, record, result)
-    _judge(fault, figures, result, slack)
+    judge(fault, figures, result, slack)
     return result
 
 
@@ -104,14 +108,17 @@ def _break(site: Site, fault: Fault, chance: random.Random) -> _Span:
     """Break and mend it once traffic flows."""
     if not wait_until(lambda: site.starts() >= FLOWING, PATIENCE):
         raise BenchError("no traffic came")
-    span = _Span(time.time())
-    with fault.begin(site, chance):
+    return strike(site, fault, chance)
+
+
+def strike(site: Site, fault: Fault, chance: random.Random, busy: int = BUSY) -> _Span:
+    """Break and mend it, at an instant at which so many transactions of the service are under way."""
+    mark = Strike(site, busy)
+    with fault.begin(site, chance, mark):
         hold(fault.seconds or 0.0)
-        span.ended = time.time()
+        ended = time.time()
     # Where something must be started again, it is away until that is done.
-    if fault.seconds is not None:
-        span.ended = time.time()
-    return span
+    return _Span(mark.at, ended if fault.seconds is None else time.time(), mark.proof)
 
 
 @contextmanager
@@ -143,8 +150,9 @@ def _result(fault: Fault, figures: dict[str, Any], span: _Span, record: Path) ->
     slowest = [kind["longest_s"] for name, kind in failed.items() if name.startswith("503")]
     return Result(
         fault.name,
+        struck=span.proof,
         requests=figures["requests"],
-        in_flight=sum(1 for answer in answers if answer.sent <= span.began <= answer.answered),
+        in_flight=sum(1 for answer in answers if answer.sent <= span.struck <= answer.answered),
         errors=sum(kind["count"] for kind in failed.values()),
         errors_by_kind={name: kind["count"] for name, kind in sorted(failed.items())},
         slowest_503_s=max(slowest, default=None),
@@ -159,15 +167,20 @@ def _examine(site: Site, record: Path, result: Result) -> None:
     found = oracle.examine(site.database_url, oracle.read(record))
     result.starts, result.retried = found.answered, found.retried
     result.lost, result.doubled = found.lost, found.doubled
-    reader = site.stack.reader_url(DATABASE)
+    reader = site.stack.reader_url(site.database)
     audited = audit([record], site.service.keys_path, base_url=site.service.url, database_url=reader)
     result.divergences = audited.verdict.divergences
     result.violations += [str(one) for one in audited.verdict.kept[:5]]
 
 
-def _judge(fault: Fault, figures: dict[str, Any], result: Result, slack: float = 1.0) -> None:
+def judge(fault: Fault, figures: dict[str, Any], result: Result, slack: float = 1.0) -> None:
     """Every promise that was broken, in words."""
     wrong = result.violations
+    if result.struck is None:
+        wrong.append("nothing shows that the fault struck")
+    if not result.in_flight:
+        wrong.append("no request was in flight when the fault struck")
+    wrong += [f"no try ended in {kind}" for kind in sorted(fault.must - set(result.errors_by_kind))]
     for kind, number in result.errors_by_kind.items():
         if kind not in fault.may:
             wrong.append(f"{number} tries ended in {kind}")

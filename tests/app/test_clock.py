@@ -3,14 +3,16 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from app import create_app
-from app.clock import RealClock, SteadyTime, make_clock
-from app.config import Settings
+from app.clock import RealClock, SteadyTime, booted, make_clock
+from app.config import BadSetting, Settings
 from app.resources import Resources, make_resources
+from app.stack import Server, Stack
 from tests.conftest import Client, SteppedClock
 
 SESSION = {"zone": "HK-001", "plate": "30A-123.45", "vehicle_class": "car", "payment_method": "wallet"}
@@ -46,6 +48,28 @@ def test_a_process_that_begins_goes_by_the_wall_clock():
     assert HOUR - timedelta(minutes=1) < ahead < HOUR + timedelta(minutes=1)
 
 
+@pytest.mark.parametrize("jump", [HOUR, -HOUR])
+def test_a_process_that_begins_later_agrees_with_the_first_of_its_service(jump: timedelta):
+    wall = Wall()
+    settings = Settings("postgresql://u@127.0.0.1/d", "redis://127.0.0.1/0", clock_booted=booted(wall))
+    first = make_clock(settings, wall)
+    wall.by = jump
+    second = make_clock(settings, wall)
+    before = first.now()
+    assert timedelta() <= second.now() - before < timedelta(seconds=5)
+    assert abs(second.off() - jump.total_seconds()) < 1
+
+
+def test_all_processes_of_a_server_are_told_one_instant(tmp_path: Path):
+    given = {"IPARKING_DATABASE_URL": "postgresql://u@127.0.0.1/d", "IPARKING_REDIS_URL": "redis://127.0.0.1/0"}
+    server = Server(Stack(tmp_path, given))
+    told = [Settings.from_environment(server._environment()).clock_booted for _ in range(2)]
+    assert told[0] == told[1] and abs(told[0] - booted()) < timedelta(seconds=5)
+    other = {**server._environment(), "IPARKING_CLOCK_BOOTED": "yesterday"}
+    with pytest.raises(BadSetting, match="IPARKING_CLOCK_BOOTED: 'yesterday' is not an RFC 3339 instant"):
+        Settings.from_environment(other)
+
+
 def test_readiness_tells_of_a_clock_that_was_set(resources: Resources):
     wall = Wall()
     app = create_app(resources.settings, replace(resources, clock=RealClock(time=SteadyTime(wall))))
@@ -54,7 +78,7 @@ def test_readiness_tells_of_a_clock_that_was_set(resources: Resources):
     ready = app.test_client().get("/readyz")
     assert (ready.status_code, ready.json["checks"]["clock"]) == (
         200,
-        "set by +3600.0 s since this process began: restart it",
+        "set by +3600.0 s since the service began: restart it",
     )
 
 

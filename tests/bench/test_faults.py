@@ -14,9 +14,9 @@ from redis import Redis
 from app import jobs
 from app.resources import Resources
 from bench.errors import BenchError
-from bench.faults import chosen, oracle, report, traffic
+from bench.faults import chosen, in_order, oracle, report, traffic
 from bench.faults.kinds import BY_NAME, FAULTS, Fault
-from bench.faults.trial import Result, _judge
+from bench.faults.trial import Result, judge
 from simulator.answers import Answer
 from simulator.city import City
 from simulator.trace import TraceReader
@@ -121,10 +121,12 @@ def test_a_wrong_count_and_a_wrong_or_missing_copy_are_seen(answers, database_ur
 
 
 def judged(fault: Fault, **found: object) -> list[str]:
-    result = Result(fault.name, recovered_s=0.0)
+    """What is said of a fault that struck, with requests in flight, and did what it cannot but do."""
+    result = Result(fault.name, struck="seen", in_flight=9, recovered_s=0.0)
+    found["errors_by_kind"] = dict.fromkeys(fault.must, 1) | found.get("errors_by_kind", {})
     for name, value in found.items():
         setattr(result, name, value)
-    _judge(fault, {"partial": False}, result)
+    judge(fault, {"partial": False}, result)
     return result.violations
 
 
@@ -139,11 +141,20 @@ def judged(fault: Fault, **found: object) -> list[str]:
         ("api_worker_killed", {"unanswered": 1}, "1 requests had no answer at all"),
         ("api_worker_killed", {"lost": 1}, "1 starts lost"),
         ("api_worker_killed", {"doubled": 2}, "2 starts doubled"),
+        ("redis_killed", {"struck": None}, "nothing shows that the fault struck"),
+        ("redis_killed", {"in_flight": 0}, "no request was in flight when the fault struck"),
     ],
 )
 def test_each_broken_promise_is_named(name: str, found: dict[str, object], words: str):
     (violation,) = judged(BY_NAME[name], **found)
     assert words in violation
+
+
+@pytest.mark.parametrize("name", ["postgresql_killed", "postgresql_stopped", "connections_exhausted", "disk_full"])
+def test_without_the_failures_that_a_fault_must_cause_it_is_not_believed(name: str):
+    result = Result(name, struck="seen", in_flight=9, recovered_s=0.0)
+    judge(BY_NAME[name], {"partial": False}, result)
+    assert result.violations == ["no try ended in 503"]
 
 
 def test_what_a_fault_may_cause_breaks_no_promise():
@@ -156,6 +167,13 @@ def test_faults_are_chosen_by_name():
     assert [fault.name for fault in chosen(["redis_killed"])] == ["redis_killed"]
     with pytest.raises(BenchError, match="no fault meteor; there are api_worker_killed"):
         chosen(["meteor"])
+
+
+def test_a_seed_gives_an_order_and_another_seed_another():
+    orders = {seed: [fault.name for fault in in_order(FAULTS, random.Random(seed))] for seed in (1, 2)}
+    assert orders[1] == [fault.name for fault in in_order(FAULTS, random.Random(1))]
+    assert orders[1] != orders[2] and sorted(orders[1]) == sorted(orders[2]) == sorted(BY_NAME)
+    assert orders[1][-1] == orders[2][-1] == "disk_full"
 
 
 def test_traffic_is_the_same_for_a_seed_and_no_plate_comes_back(tmp_path: Path):

@@ -1,11 +1,14 @@
-"""The service on a Redis Cluster that loses a master under load: no request fails, and every copy is right again."""
+"""The service on a Redis Cluster that loses a master under the load of the faults (bench/faults), judged as they are:
+no request fails, nothing is lost, doubled or wrong, and every copy is right again."""
 
 import http.client
 import json
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,21 +16,26 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from app.stack import Server, Stack
-from app.stack.ports import choose_free
 from app.stack.processes import wait_until
-from tests.conftest import copy_of
-from tests.redis_cluster import MASTERS, PATIENCE, RedisCluster, running_cluster
+from bench.faults import THREADS, WORKERS, oracle, traffic, trial
+from bench.faults.kinds import Break, Fault
+from bench.faults.site import Site, open_site
+from bench.faults.strike import Strike
+from simulator.answers import Answer
+from simulator.users import Keys
+from tests.conftest import as_service, copy_of
+from tests.redis_cluster import MASTERS, RedisCluster, running_cluster
 
-ZONES = 45
-DRIVERS = 4
 READERS = 2
-# VND of each driver: more than they can park away while the cluster is harmed.
-FUNDS = 10**12
+RATE = 50.0
 # So many starts before the master's end, and again after its replica took over.
 STARTS = 60
+# How long the traffic goes on after the fault struck: an election is through within that. Real seconds.
+AFTER_SECONDS = 9.0
 # A copy that was lost or late is right again after so long (real seconds), once there is a master for it.
 RECONCILED_SECONDS = 5.0
+# The seconds that are promised count so many times: other tests run beside this one.
+SLACK = 3.0
 
 
 class Caller:
@@ -49,23 +57,18 @@ class Caller:
 
 
 @dataclass
-class Load:
-    """Threads that start, stop and look, until told to end."""
+class Readers:
+    """Threads that look at zones beside the traffic, until told to end."""
 
     url: str
-    tokens: list[str]
     zones: list[str]
     answers: Counter = field(default_factory=Counter)
-    started: dict[str, str] = field(default_factory=dict)  # session by idempotency key
-    stopped: set[str] = field(default_factory=set)
     failures: list[BaseException] = field(default_factory=list)
     _ending: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
-    def __enter__(self) -> "Load":
-        work = [(self._drive, number) for number in range(DRIVERS)]
-        work += [(self._look, number) for number in range(DRIVERS, DRIVERS + READERS)]
-        self._threads = [threading.Thread(target=self._go_on, args=one) for one in work]
+    def __enter__(self) -> "Readers":
+        self._threads = [threading.Thread(target=self._go_on, args=(number,)) for number in range(READERS)]
         for thread in self._threads:
             thread.start()
         return self
@@ -75,36 +78,18 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _go_on(self, act: Any, number: int) -> None:
+    def _go_on(self, number: int) -> None:
         choice = random.Random(number)
-        caller = Caller(self.url, self.tokens[number], self.answers)
+        caller = Caller(self.url, None, self.answers)
         try:
             turn = 0
-            while not self._ending.is_set():
-                act(caller, choice, number, turn)
+            while not self._ending.wait(0.01):
+                self._look(caller, choice, turn)
                 turn += 1
         except BaseException as failure:
             self.failures.append(failure)
 
-    def _drive(self, caller: Caller, choice: random.Random, number: int, turn: int) -> None:
-        """A start, the same again with its key, and for two of three the stop."""
-        body = {
-            "zone": choice.choice(self.zones),
-            "plate": f"30{'ABCDEFGH'[number]}-{turn // 100:03}.{turn % 100:02}",
-            "vehicle_class": "car",
-            "payment_method": "wallet",
-        }
-        key = f"start-{number}-{turn}"
-        session = caller.call("POST", "/v1/sessions", body, **{"Idempotency-Key": key})
-        if turn % 5 == 0:
-            again = caller.call("POST", "/v1/sessions", body, **{"Idempotency-Key": key})
-            assert again["id"] == session["id"]
-        self.started[key] = session["id"]
-        if turn % 3:
-            caller.call("POST", f"/v1/sessions/{session['id']}/stop", {})
-            self.stopped.add(session["id"])
-
-    def _look(self, caller: Caller, choice: random.Random, number: int, turn: int) -> None:
+    def _look(self, caller: Caller, choice: random.Random, turn: int) -> None:
         """A zone; now and then the whole map."""
         known = caller.call("GET", f"/v1/zones/{choice.choice(self.zones)}/availability")
         assert known["car"]["occupied"] is not None
@@ -126,17 +111,15 @@ def database_url(worker_id: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def server(database_url: str, cluster: RedisCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    given = {"IPARKING_DATABASE_URL": database_url, "IPARKING_REDIS_URL": cluster.url}
-    stack = Stack(tmp_path_factory.mktemp("clustered") / ".iparking", given)
-    assert stack.status()["redis"] == {"running": None, "process": None, "port": None, "given": True}
-    environment = {"IPARKING_ENV": "test"}
-    server = Server(
-        stack, port=choose_free(), workers=2, threads=8, environment=environment, drivers=DRIVERS + READERS, funds=FUNDS
-    )
-    server.start()
-    yield server
-    server.stop()
+def site(database_url: str, cluster: RedisCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    given = {
+        "IPARKING_DATABASE_URL": as_service(database_url),
+        "IPARKING_OWNER_DATABASE_URL": database_url,
+        "IPARKING_REDIS_URL": cluster.url,
+    }
+    with open_site(tmp_path_factory.mktemp("clustered") / ".iparking", WORKERS, THREADS, given) as site:
+        assert site.stack.status()["redis"] == {"running": None, "process": None, "port": None, "given": True}
+        yield site
 
 
 @pytest.fixture(scope="module")
@@ -145,39 +128,95 @@ def database(database_url: str) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-def test_a_master_dies_under_load(cluster: RedisCluster, server: Server, database: psycopg.Connection) -> None:
-    keys = json.loads(server.keys_path.read_text())
-    rows = "SELECT zone_code FROM zone_occupancy WHERE vehicle_class = 'car' AND admission = 'advisory' ORDER BY 1"
-    zones = [zone for (zone,) in database.execute(rows + f" LIMIT {ZONES}")]
-    struck = next(shard for shard in range(MASTERS) if any(cluster.shard(f"{{{zone}}}") == shard for zone in zones))
-    load = Load(server.url, keys["drivers"], zones)
-    operator = Caller(server.url, keys["operator"], Counter())
+@dataclass
+class Failover:
+    """What was there (starts, and the instant) when the master ended and when its replica had taken over."""
 
-    with load:
-        assert wait_until(lambda: len(load.started) > STARTS, PATIENCE), load.failures
-        heir = cluster.replica(struck)
-        cluster.master(struck).kill()
-        at_its_end = len(load.started)
+    starts: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    def note(self, site: Site) -> None:
+        self.starts.append(site.starts())
+        self.times.append(time.time())
+
+
+def master_killed(cluster: RedisCluster, shard: int, seen: Failover) -> Break:
+    """kill -9 of a shard's master; over once its replica serves in its place."""
+
+    @contextmanager
+    def begin(site: Site, chance: random.Random, strike: Strike) -> Iterator[None]:
+        master, heir = cluster.master(shard), cluster.replica(shard)
+        strike.wait()
+        master.kill()
+        seen.note(site)
         cluster.wait_for_master(heir)
-        at_failover = len(load.started)
-        assert wait_until(lambda: len(load.started) > at_failover + STARTS, PATIENCE), load.failures
+        seen.note(site)
+        if not master.answers():
+            strike.proof = f"the master at {master.port} is gone, {heir.port} serves"
+        yield
 
-    assert load.failures == []
-    assert {status for _, status in load.answers} == {200, 201}, load.answers
-    assert at_failover > at_its_end, "it went on without the master"
-    assert_every_start_once(database, load)
+    return begin
+
+
+def test_the_oracle_sees_a_missing_and_a_wrong_copy(
+    cluster: RedisCluster, database_url: str, database: psycopg.Connection
+) -> None:
+    rows = database.execute("SELECT zone_code, vehicle_class, version, occupied FROM zone_occupancy").fetchall()
+    assert len(oracle.copies_that_differ(database_url, cluster.url)) == len(rows) > 100
+    (prefix,) = database.execute(oracle._DATABASE).fetchone() or ("",)
+    masters = [cluster.master(shard).client for shard in range(MASTERS)]
+    for zone, kind, version, occupied in rows:
+        key = f"{prefix}:{{{zone}}}:count:{kind}"
+        masters[cluster.shard(f"{{{zone}}}")].set(key, f"{version} {occupied} ")
+    assert oracle.copies_that_differ(database_url, cluster.url) == []
+    masters[cluster.shard(f"{{{zone}}}")].set(key, f"{version} {occupied + 1} ")
+    (wrong,) = oracle.copies_that_differ(database_url, cluster.url)
+    assert wrong.startswith(f"{zone} {kind}: row {occupied}")
+    for master in masters:
+        master.flushall()
+
+
+def test_a_master_dies_under_load(cluster: RedisCluster, site: Site, database: psycopg.Connection) -> None:
+    rows = "SELECT zone_code FROM zone_occupancy WHERE vehicle_class = 'car' ORDER BY 1"
+    zones = [zone for (zone,) in database.execute(rows)]
+    struck = next(shard for shard in range(MASTERS) if any(cluster.shard(f"{{{zone}}}") == shard for zone in zones))
+    seen = Failover()
+    fault = Fault("redis_master_killed", "kill -9 of a cluster's master", master_killed(cluster, struck, seen))
+    operator = Caller(site.service.url, Keys.read(site.service.keys_path).operator, Counter())
+
+    with Readers(site.service.url, zones) as readers:
+        result = trial.run(site, fault, traffic.Plates(), random.Random(1), RATE, after=AFTER_SECONDS, slack=SLACK)
+
+    assert result.violations == []
+    assert (result.errors, result.lost, result.doubled, result.divergences) == (0, 0, 0, 0)
+    assert readers.failures == []
+    assert {status for _, status in readers.answers} == {200}, readers.answers
+    answers = oracle.read(site.folder / f"{fault.name}.answers")
+    assert {answer.status for answer in answers} <= {200, 201, 409}
+    at_its_end, at_failover = seen.starts
+    assert at_failover > at_its_end > STARTS, "it went on without the master"
+    assert result.starts > at_failover + STARTS
+    assert_keys_give_the_same_session(site, answers, seen)
     assert wait_until(lambda: copies_agree(cluster, database), RECONCILED_SECONDS)
     assert operator.call("GET", "/v1/admin/consistency")["divergences"] == 0
-    assert answers_of(server, zones) == rows_of(database, zones)
+    assert answers_of(site, zones) == rows_of(database, zones)
     assert operator.call("GET", "/readyz")["checks"]["redis"] == "ok"
 
 
-def assert_every_start_once(database: psycopg.Connection, load: Load) -> None:
-    query = """SELECT id::text, true FROM active_session UNION ALL SELECT id::text, false FROM parking_session"""
-    found = database.execute(query).fetchall()
-    assert len(found) == len({session for session, _ in found}), "a session is both running and over"
-    assert {session for session, _ in found} == set(load.started.values())
-    assert {session for session, running in found if not running} == load.stopped
+def assert_keys_give_the_same_session(site: Site, answers: list[Answer], seen: Failover) -> None:
+    """Of the starts that were sent while there was no master."""
+    since, until = seen.times
+    starts = [answer for answer in answers if answer.action == "start" and answer.status == 201]
+    meanwhile = [answer for answer in starts if since <= answer.sent <= until]
+    assert meanwhile
+    drivers = Keys.read(site.service.keys_path).drivers
+    for start in meanwhile:
+        body = {"zone": start.zone, "plate": start.plate, "vehicle_class": "car", "payment_method": "wallet"}
+        if start.minutes is not None:
+            body["minutes"] = start.minutes
+        caller = Caller(site.service.url, drivers[start.driver], Counter())
+        again = caller.call("POST", "/v1/sessions", body, **{"Idempotency-Key": start.key})
+        assert again["id"] == json.loads(start.body)["id"]
 
 
 def copies_agree(cluster: RedisCluster, database: psycopg.Connection) -> bool:
@@ -197,7 +236,7 @@ def rows_of(database: psycopg.Connection, zones: list[str]) -> dict[str, tuple[i
     return {zone: (occupied, version) for zone, occupied, version in rows if zone in zones}
 
 
-def answers_of(server: Server, zones: list[str]) -> dict[str, tuple[int, int]]:
-    caller = Caller(server.url, None, Counter())
+def answers_of(site: Site, zones: list[str]) -> dict[str, tuple[int, int]]:
+    caller = Caller(site.service.url, None, Counter())
     known = {zone: caller.call("GET", f"/v1/zones/{zone}/availability")["car"] for zone in zones}
     return {zone: (car["occupied"], car["version"]) for zone, car in known.items()}
