@@ -175,7 +175,7 @@ def start(body: dict[str, Any]) -> Response:
 @sessions.refusals(
     errors.UnknownSession, errors.SessionEnded, errors.SessionExpired, errors.NotPrepaid, errors.MaxStayExceeded
 )
-@sessions.refusals(InsufficientFunds, NotFree, MethodUnavailable)
+@sessions.refusals(InsufficientFunds, OwesTooMuch, NotFree, MethodUnavailable)
 def extend(body: dict[str, Any], session_id: str) -> Response:
     """Add prepaid minutes to a running session."""
     wanted = (read_id(session_id), g.identity.subject, body["minutes"])

@@ -44,6 +44,13 @@ def hold(
     return ids
 
 
+def raise_hold(
+    connection: psycopg.Connection, owner: str, session: UUID, amount: int, owed_limit: int = 10**12
+) -> None:
+    """Put so much aside for a session in all."""
+    ledger.raise_hold(connection, ledger.Hold(session, owner, amount, NOW + timedelta(hours=24)), NOW, owed_limit)
+
+
 def charge(
     connection: psycopg.Connection,
     sessions: Sequence[tuple[UUID, str, str, int]],
