@@ -70,6 +70,13 @@ def hold_states(connection: psycopg.Connection, ids: Sequence[UUID]) -> list[tup
     return [found[one] for one in ids]
 
 
+def is_blocked(connection: psycopg.Connection, other: psycopg.Connection) -> bool:
+    """Whether `other` waits for a lock that somebody holds."""
+    query = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
+    row = connection.execute(query, (other.info.backend_pid,)).fetchone()
+    return row == (True,)
+
+
 def together(url: str, works: Sequence[Callable[[psycopg.Connection], Any]]) -> list[Any]:
     """Run each work on a connection and a thread of its own, all begun at once; what each returned or raised."""
     gate = threading.Barrier(len(works))
