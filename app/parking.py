@@ -346,19 +346,20 @@ def extend(
 ) -> Session:
     """Add prepaid minutes to a running session, and put their price aside, in one transaction.
 
-    Raises UnknownSession, SessionEnded, SessionExpired, NotPrepaid, MaxStayExceeded, InsufficientFunds, NotFree,
-    MethodUnavailable.
+    Raises UnknownSession, SessionEnded, SessionExpired, NotPrepaid, MaxStayExceeded, InsufficientFunds, OwesTooMuch,
+    NotFree, MethodUnavailable.
     """
     now = resources.clock.now()
     with connection.transaction():
-        sessions.extend(connection, session_id, client, minutes, now)
+        longest = sessions.extend(connection, session_id, client, minutes, now)
         session = with_fee(resources, sessions.find(connection, session_id, client, now), now)
         if session.payment_method == "free" and session.fee:
             raise NotFree("so long a stay is not free of charge: add less, or start anew and pay")
         if session.payment_method not in PAID_HERE and session.fee:
             paying.check_set_up(resources.settings, session.payment_method)
         if session.payment_method == "wallet" and session.fee:
-            ledger.raise_hold(connection, session_id, session.fee)
+            hold = ledger.Hold(session_id, client, session.fee, longest + starts.HOLD_MARGIN)
+            ledger.raise_hold(connection, hold, now, resources.settings.owed_limit)
     return session
 
 

@@ -74,13 +74,14 @@ def _later(is_set_up: bool) -> tuple[bool, str]:
 # --- while it is paid -------------------------------------------------------------------------------------------------
 def standing(resources: Resources, session: Session) -> Standing:
     """How a session stands with its money."""
-    money, card = session_money.of(resources.connections.get(), session.id), _card_of(resources, session)
+    money, card = session_money.of(resources.connections.get(), session.id), card_of(resources, session)
     on_card = card.payment.amount if card and card.payment.state == "authorized" else 0
     held = money.held + on_card
     return Standing(_status(session, money, held), held, money.captured, money.owed, money.refunded, card)
 
 
-def _card_of(resources: Resources, session: Session) -> Shown | None:
+def card_of(resources: Resources, session: Session) -> Shown | None:
+    """A session's payment by card; None where there is none."""
     try:
         return cards.shown(resources, session.id) if session.payment_method == "card" else None
     except UnknownPayment:  # nothing was to be held

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
 
-from billing.errors import InsufficientFunds, LedgerConflict, UnknownTransaction
+from billing.errors import InsufficientFunds, LedgerConflict, OwesTooMuch, UnknownTransaction
 
 WALLET = "wallet/"
 RECEIVABLE = "receivable/"
@@ -146,13 +146,27 @@ def wallet(connection: psycopg.Connection, owner: str) -> Wallet:
     return Wallet(*row) if row else Wallet()
 
 
-def raise_hold(connection: psycopg.Connection, session_id: UUID, amount: int) -> None:
-    """Put more aside for a running session: `amount` VND in all. Raises InsufficientFunds where the wallet lacks it."""
+class Hold(NamedTuple):
+    """What is to be put aside in a driver's wallet for a session, in VND in all, and until when it stands at most."""
+
+    session_id: UUID
+    owner: str
+    amount: int
+    expires_at: datetime
+
+
+def raise_hold(connection: psycopg.Connection, hold: Hold, at: datetime, owed_limit: int) -> None:
+    """Put more aside for a running session, or the first money for one that began free.
+
+    Raises InsufficientFunds where the wallet lacks it; for the first money OwesTooMuch, as at a start.
+    """
     try:
         with connection.transaction():
-            connection.execute("SELECT raise_hold(%s, %s)", (session_id, amount))
+            connection.execute("SELECT raise_hold(%s, %s, %s, %s, %s, %s)", (*hold, at, owed_limit))
     except psycopg.errors.CheckViolation as error:
-        if error.diag.constraint_name != "wallet_not_overdrawn":
+        if error.diag.constraint_name == "owed_within_limit":
+            raise OwesTooMuch("too much is owed from earlier sessions: pay that first") from None
+        if error.diag.constraint_name not in ("wallet_not_overdrawn", "wallet_covers_hold"):
             raise
         raise InsufficientFunds("the wallet does not cover the longer stay: top it up") from None
 

@@ -12,7 +12,8 @@ owe and as far as the payment went; all else, and every top-up, goes to their wa
     owed no more meanwhile      to the wallet; noted `not_owed`
     for nobody we know          kept as unmatched, and booked once an operator has said whose it is
 
-A payment locks its row, then the driver's wallet, so that no two reduce the same debt.
+A payment locks its row, then the driver's wallet, so that no two reduce the same debt. Who asks what there is to
+pay locks the wallet too, before the payment is there.
 """
 
 from collections.abc import Sequence
@@ -82,42 +83,34 @@ ON CONFLICT (reference) DO NOTHING RETURNING {COLUMNS}"""
 
 
 def create(connection: psycopg.Connection, wanted: Wanted, now: datetime) -> Payment:
-    """A payment that waits for its money, in the caller's transaction. Raises NothingOwed."""
-    values = wanted._asdict() | {"amount": amount_of(connection, wanted), "now": now}
-    values |= {"expires_at": now + LIFETIMES[wanted.method]}
-    while True:  # two references are the same once in 10¹⁵
-        made = connection.cursor(row_factory=class_row(Payment)).execute(
-            _CREATE, values | {"reference": references.new()}
-        )
-        if payment := made.fetchone():
-            return payment
+    """A payment that waits for its money. Raises NothingOwed."""
+    with connection.transaction():
+        values = wanted._asdict() | {"amount": amount_of(connection, wanted), "now": now}
+        values |= {"expires_at": now + LIFETIMES[wanted.method]}
+        while True:  # two references are the same once in 10¹⁵
+            made = connection.cursor(row_factory=class_row(Payment)).execute(
+                _CREATE, values | {"reference": references.new()}
+            )
+            if payment := made.fetchone():
+                return payment
 
 
 def amount_of(connection: psycopg.Connection, wanted: Wanted) -> int:
-    """What is to be paid, in VND. Raises NothingOwed."""
+    """What is to be paid, in VND. Raises NothingOwed.
+
+    In the caller's transaction, which from here on holds the wallet: what it owes in all, and for the session, agree.
+    """
     if wanted.purpose == "topup":
         if wanted.amount is None:
             raise ValueError("a top-up has an amount")
         return wanted.amount
-    owed = ledger.wallet(connection, wanted.client).owed
+    (has,) = wallets.lock(connection, WALLET + wanted.client)
+    owed = has.owed
     if wanted.session_id is not None:
-        owed = min(owed, _owed_for(connection, wanted.session_id, wanted.client))
+        owed = wallets.owed_for(connection, wanted.client, wanted.session_id, owed)
     if owed <= 0:
         raise NothingOwed("nothing is owed" + (" for this session" if wanted.session_id else ""))
     return min(owed, wanted.amount or owed)
-
-
-_OWED_FOR = """
-SELECT COALESCE(sum(e.amount), 0)::bigint
-       - (SELECT COALESCE(sum(p.paid), 0)::bigint FROM payment p WHERE p.session_id = %(session)s AND p.state = 'paid')
-  FROM ledger_transaction t JOIN ledger_entry e ON e.transaction_id = t.id JOIN ledger_account a ON a.id = e.account_id
- WHERE t.kind = 'parking' AND t.reference = %(session)s::text AND a.code = %(account)s"""
-
-
-def _owed_for(connection: psycopg.Connection, session_id: UUID, client: str) -> int:
-    """What a session left owed when it ended, less what was paid for it since; 0 while it runs, or another's."""
-    row = connection.execute(_OWED_FOR, {"session": session_id, "account": RECEIVABLE + client}).fetchone()
-    return int(row[0]) if row else 0
 
 
 def find(connection: psycopg.Connection, payment_id: UUID, client: str) -> Payment:

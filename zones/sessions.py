@@ -311,14 +311,23 @@ def read_ended(row: tuple[Any, ...]) -> Ended | ZoneError:
     )
 
 
-def extend(connection: psycopg.Connection, session_id: UUID, client: str, minutes: int, now: datetime) -> None:
-    """Add prepaid minutes. Raises UnknownSession, SessionEnded, SessionExpired, NotPrepaid, MaxStayExceeded."""
-    row = connection.execute(
-        "SELECT extend_session(%s, %s, %s, %s, %s)", (session_id, started_at_of(session_id), client, minutes, now)
-    ).fetchone()
+_EXTEND = """
+SELECT extend_session(%(id)s, %(started_at)s, %(client)s, %(minutes)s, %(now)s),
+       (SELECT max_over_at FROM active_session WHERE id = %(id)s)"""
+
+
+def extend(connection: psycopg.Connection, session_id: UUID, client: str, minutes: int, now: datetime) -> datetime:
+    """Add prepaid minutes; until when the session may be extended at most.
+
+    Raises UnknownSession, SessionEnded, SessionExpired, NotPrepaid, MaxStayExceeded.
+    """
+    values = {"id": session_id, "started_at": started_at_of(session_id), "client": client}
+    row = connection.execute(_EXTEND, values | {"minutes": minutes, "now": now}).fetchone()
     assert row is not None
-    if row[0] != "extended":
-        _refuse(row[0], session_id)
+    outcome, longest = row
+    if outcome != "extended":
+        _refuse(outcome, session_id)
+    return longest
 
 
 _REFUSALS: dict[str, Callable[[UUID], ZoneError]] = {

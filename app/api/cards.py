@@ -35,7 +35,8 @@ class ActionSchema(Schema):
 
 class CardPaymentSchema(Schema):
     """A payment by card. `amount` is held, `paid` was taken; `failure` is the code of a decline, or amount_too_small
-    where the fee is less than a card can be charged: then it draws on the wallet, or waits and is charged together."""
+    where the fee is less than a card can be charged: then it draws on the wallet, or waits and is charged together.
+    One that is void without it holds nothing; the fee is charged by another payment."""
 
     id = fields.UUID(required=True)
     state = fields.String(required=True, validate=validate.OneOf(STATES))

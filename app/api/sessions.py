@@ -6,7 +6,7 @@ from uuid import UUID
 from flask import Response, g
 from marshmallow import Schema, fields, validate
 
-from app import cards, parking, paying
+from app import parking, paying
 from app.api.blueprint import Blueprint, answer, answer_once, idempotency_key, next_link
 from app.api.cards import STATES as CARD_STATES
 from app.api.cards import CardPaymentSchema, payment_json
@@ -135,9 +135,8 @@ def session_json(session: Session) -> dict[str, Any]:
 
 def started_json(held: Resources, session: Session) -> dict[str, Any]:
     """A session as StartedSchema documents it."""
-    if session.payment_method != "card" or held.card_gateway is None:
-        return session_json(session)
-    return session_json(session) | {"payment": payment_json(cards.shown(held, session.id))}
+    card = paying.card_of(held, session)
+    return session_json(session) | ({"payment": payment_json(card)} if card else {})
 
 
 def session_payment_json(session: Session, standing: Standing) -> dict[str, Any]:
@@ -178,7 +177,7 @@ def start(body: dict[str, Any]) -> Response:
 @sessions.refusals(
     errors.UnknownSession, errors.SessionEnded, errors.SessionExpired, errors.NotPrepaid, errors.MaxStayExceeded
 )
-@sessions.refusals(InsufficientFunds, NotFree, MethodUnavailable)
+@sessions.refusals(InsufficientFunds, OwesTooMuch, NotFree, MethodUnavailable)
 def extend(body: dict[str, Any], session_id: str) -> Response:
     """Add prepaid minutes to a running session.
 

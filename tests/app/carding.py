@@ -129,7 +129,7 @@ def top_up(client: Client, body: dict = TOPUP, **more: Any) -> Any:
 
 
 def pay(client: Client, purpose: str, key: str | None = None, **more: Any) -> Any:
-    return client.post("/v1/payments", json={"purpose": purpose, "method": "card", **more}, role="driver", key=key)
+    return client.post("/v1/payments", json={"purpose": purpose, "method": "card"} | more, role="driver", key=key)
 
 
 def look(client: Client, made: dict) -> dict:

@@ -6,7 +6,9 @@ import pytest
 
 from app import card_jobs
 from app.api.fields import local
+from app.commands.ledger import SESSIONS
 from billing import ledger, payments
+from billing.check import check
 from billing.ledger import Posting
 from tests.app.carding import (
     BODY,
@@ -28,7 +30,7 @@ from tests.app.carding import (
     top_up,
     work,
 )
-from tests.app.giving_back import tell
+from tests.app.giving_back import approve, tell
 
 __all__ = ["carded", "client", "db", "real"]
 
@@ -72,6 +74,41 @@ def test_session_whose_payment_fails_stays_as_it_ended(client, carded, clock, db
     assert (owed(db), taken(stripe_server)) == (60_000, 0)
     keep(client)
     assert pay(client, "session", session=session["id"]).json["state"] == "paid" and owed(db) == 0
+
+
+def debts(client) -> list[tuple[str, int]]:
+    """For which sessions the wallet says how much is owed."""
+    shown = client.get("/v1/wallet", role="driver").json["owed_sessions"]
+    return [(one["session"], one["amount"]["amount"]) for one in shown]
+
+
+@pytest.mark.parametrize("method", ["card", "vietqr"])
+def test_session_that_was_paid_as_arrears_is_not_paid_again_out_of_anothers_debt(
+    client, clock, db, stripe_server, method
+):
+    keep(client)
+    first, second = owe(client, clock, minutes=150), owe(client, clock, plate="30A-123.46")
+    assert pay(client, "arrears", amount=102_000).json["state"] == "paid"
+    assert debts(client) == [(second["id"], 60_000)]
+    answer = pay(client, "session", session=first["id"], method=method)
+    assert (answer.status_code, answer.json["code"]) == (409, "nothing_owed")
+    asked = pay(client, "session", session=second["id"], method=method).json
+    assert (asked["session"], asked["amount"]["amount"]) == (second["id"], 60_000)
+    assert [one for one in check(db, SESSIONS) if one.wrong] == []
+
+
+@pytest.mark.parametrize("method", ["card", "vietqr"])
+def test_session_of_whose_debt_a_part_was_given_back_is_paid_for_the_rest(client, clock, db, stripe_server, method):
+    keep(client)
+    first, second = (owe(client, clock, plate=plate, minutes=150) for plate in ("30A-123.45", "30A-123.46"))
+    approve(client, first, 50_000)
+    assert debts(client) == [(first["id"], 52_000), (second["id"], 102_000)]
+    asked = pay(client, "session", session=first["id"], method=method).json
+    assert asked["amount"]["amount"] == 52_000
+    if method == "card":
+        assert debts(client) == [(second["id"], 102_000)]
+        assert taken(stripe_server) == 52_000 and agrees(db, stripe_server)
+    assert [one for one in check(db, SESSIONS) if one.wrong] == []
 
 
 def test_running_session_owes_nothing_yet(client, db, stripe_server):

@@ -1,5 +1,6 @@
 """A session by card, against the fake Stripe: whatever answers come, late or never, session and money agree."""
 
+import psycopg
 import pytest
 
 from app import card_jobs, cards, webhooks
@@ -189,6 +190,16 @@ def test_stop_before_the_question_was_answered_is_owed(client, carded, db, clock
     fee = stop(client, session).json["fee"]["amount"]
     work(carded, real)
     assert (payment(db, session).state, owed(db), taken(stripe_server)) == ("void", fee, 0)
+
+
+def test_stop_waits_for_nobody_who_notes_what_became_of_the_hold(client, carded, db, clock, database_url):
+    """Who notes a decline holds the payment, and then takes the session back, which a stop holds."""
+    keep(client)
+    session = start(client).json
+    clock.advance(minutes=61)
+    with psycopg.connect(database_url) as noting:
+        noting.execute("UPDATE payment SET state = state")
+        assert stop(client, session).status_code == 200
 
 
 def test_mistake_of_ours_is_parked_and_lets_the_session_stand(client, carded, db, clock, real, stripe_server, caplog):

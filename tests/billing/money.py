@@ -44,6 +44,13 @@ def hold(
     return ids
 
 
+def raise_hold(
+    connection: psycopg.Connection, owner: str, session: UUID, amount: int, owed_limit: int = 10**12
+) -> None:
+    """Put so much aside for a session in all."""
+    ledger.raise_hold(connection, ledger.Hold(session, owner, amount, NOW + timedelta(hours=24)), NOW, owed_limit)
+
+
 def charge(
     connection: psycopg.Connection,
     sessions: Sequence[tuple[UUID, str, str, int]],
@@ -61,6 +68,13 @@ def hold_states(connection: psycopg.Connection, ids: Sequence[UUID]) -> list[tup
     rows = connection.execute("SELECT id, state, captured FROM hold WHERE id = ANY(%s)", [list(ids)]).fetchall()
     found = {row[0]: (row[1], row[2]) for row in rows}
     return [found[one] for one in ids]
+
+
+def is_blocked(connection: psycopg.Connection, other: psycopg.Connection) -> bool:
+    """Whether `other` waits for a lock that somebody holds."""
+    query = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
+    row = connection.execute(query, (other.info.backend_pid,)).fetchone()
+    return row == (True,)
 
 
 def together(url: str, works: Sequence[Callable[[psycopg.Connection], Any]]) -> list[Any]:

@@ -17,6 +17,7 @@ from billing.errors import RefundExceedsCharge
 from billing.gateways import Refund
 from billing.ledger import RECEIVABLE, Posting
 from billing.payments import New, Payment
+from tests.billing.money import is_blocked
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
@@ -246,9 +247,3 @@ def test_who_opens_an_account_while_money_is_given_back_does_not_wait_in_a_circl
             wallets.lock(connection, "wallet/" + client)
         booking.result(20)
     assert ledger.wallet(connection, client) == ledger.Wallet(0, 0, 50_000)
-
-
-def is_blocked(connection: psycopg.Connection, other: psycopg.Connection) -> bool:
-    query = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
-    row = connection.execute(query, (other.info.backend_pid,)).fetchone()
-    return row == (True,)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from psycopg.errors import CheckViolation
 
 from billing import ledger
-from billing.errors import InsufficientFunds
-from tests.billing.money import NOW, book, charge, hold, hold_states, name, together, top_up
+from billing.errors import InsufficientFunds, OwesTooMuch
+from tests.billing.money import NOW, book, charge, hold, hold_states, name, raise_hold, together, top_up
 
 SAME_DATABASE = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -88,15 +88,31 @@ def test_hold_that_the_wallet_lacks_is_refused_whole(connection: psycopg.Connect
 
 def test_hold_is_raised_as_far_as_the_wallet_goes(connection: psycopg.Connection, owner: str):
     ids = hold(connection, owner, 300)
-    ledger.raise_hold(connection, ids[0], 1_000)
-    ledger.raise_hold(connection, ids[0], 200)  # never lowered
+    raise_hold(connection, owner, ids[0], 1_000)
+    raise_hold(connection, owner, ids[0], 200)  # never lowered
     assert ledger.wallet(connection, owner).held == 1_000
     with pytest.raises(InsufficientFunds):
-        ledger.raise_hold(connection, ids[0], 1_001)
+        raise_hold(connection, owner, ids[0], 1_001)
     assert ledger.wallet(connection, owner).held == 1_000
     charge(connection, [(ids[0], owner, "wallet", 10)])
-    ledger.raise_hold(connection, ids[0], 500)  # it is over
+    raise_hold(connection, owner, ids[0], 500)  # it is over
     assert ledger.wallet(connection, owner) == ledger.Wallet(990)
+
+
+def test_first_hold_of_a_session_that_began_free_is_placed_as_at_a_start(connection: psycopg.Connection, owner: str):
+    free = hold(connection, owner, 0)[0]
+    with pytest.raises(InsufficientFunds):
+        raise_hold(connection, owner, free, 1_001)
+    charge(connection, [(uuid4(), owner, "cash", 11)])
+    with pytest.raises(OwesTooMuch):
+        raise_hold(connection, owner, free, 1_000, owed_limit=10)
+    assert ledger.wallet(connection, owner) == ledger.Wallet(1_000, 0, 11)
+    for amount in (900, 1_000):
+        raise_hold(connection, owner, free, amount, owed_limit=11)
+        assert ledger.wallet(connection, owner) == ledger.Wallet(1_000, amount, 11)
+    charge(connection, [(free, owner, "wallet", 400)])
+    assert hold_states(connection, [free]) == [("captured", 400)]
+    assert ledger.wallet(connection, owner) == ledger.Wallet(600, 0, 11)
 
 
 def test_hold_expires_at_its_instant_and_not_before(connection: psycopg.Connection, owner: str):
@@ -115,7 +131,11 @@ def test_hold_expires_at_its_instant_and_not_before(connection: psycopg.Connecti
 
 SESSIONS = st.lists(
     st.tuples(
-        st.integers(0, 1), st.integers(0, 400), st.integers(0, 700), st.sampled_from(["wallet", "wallet", "cash"])
+        st.integers(0, 1),
+        st.integers(0, 400),
+        st.integers(0, 400),
+        st.integers(0, 700),
+        st.sampled_from(["wallet", "wallet", "cash"]),
     ),
     min_size=1,
     max_size=6,
@@ -125,17 +145,22 @@ SESSIONS = st.lists(
 @SAME_DATABASE
 @given(st.tuples(st.integers(1, 1_500), st.integers(1, 1_500)), SESSIONS)
 def test_sessions_of_a_group_share_what_is_free_in_their_order(
-    connection: psycopg.Connection, funds: tuple[int, int], sessions: list[tuple[int, int, int, str]]
+    connection: psycopg.Connection, funds: tuple[int, int], sessions: list[tuple[int, int, int, int, str]]
 ):
-    """Whatever was held and is owed by two drivers' sessions that end in one call, each takes its own hold first, then
-    of what is free (holds that were larger than their fee included), the first session first; the rest is owed."""
+    """Whatever was held (also for the first time by an extension) and is owed by two drivers' sessions that end in one
+    call, each takes its own hold first, then of what is free (holds that were larger than their fee included), the
+    first session first; the rest is owed."""
     owners = [name(), name()]
     for owner, amount in zip(owners, funds, strict=True):
         top_up(connection, owner, amount)
     free, charged = list(funds), []
-    for who, wanted, fee, method in sessions:
-        held = min(wanted, free[who]) if method == "wallet" else 0
-        session = hold(connection, owners[who], held)[0]
+    for who, wanted, longer, fee, method in sessions:
+        first = min(wanted, free[who]) if method == "wallet" else 0
+        session = hold(connection, owners[who], first)[0]
+        held = min(max(first, longer), free[who]) if method == "wallet" else 0
+        if held > first:
+            raise_hold(connection, owners[who], session, held)
+        assert ledger.wallet(connection, owners[who]).available == free[who] - held
         free[who] -= held
         charged.append((session, who, held, fee if method == "wallet" else 0, fee))
     for _, who, held, own, _ in charged:
@@ -148,7 +173,7 @@ def test_sessions_of_a_group_share_what_is_free_in_their_order(
     charge(
         connection,
         [(one[0], owners[who], method, fee)
-         for one, (who, _, fee, method) in zip(charged, sessions, strict=True)],
+         for one, (who, *_, fee, method) in zip(charged, sessions, strict=True)],
     )  # fmt: skip
     found = [drawn(connection, [session], owners[who])[0] for session, who, *_ in charged]
     assert found == expected
@@ -175,8 +200,8 @@ def test_many_at_once_never_overdraw_and_never_wait_in_a_circle(database_url: st
         for _ in range(12):
             some = dice.sample(owners, dice.randint(1, 3))
             try:
-                started = [(hold(own, one, dice.randint(1, 300), hours=dice.choice([1, 24]))[0], one) for one in some]
-                ledger.raise_hold(own, started[0][0], dice.randint(1, 400))
+                started = [(hold(own, one, dice.randint(0, 300), hours=dice.choice([1, 24]))[0], one) for one in some]
+                raise_hold(own, started[0][1], started[0][0], dice.randint(1, 400))
                 ledger.expire_holds(own, NOW + timedelta(hours=2), 100)
                 ended = [
                     (one, client, dice.choice(["wallet", "cash"]), dice.randint(0, 500)) for one, client in started

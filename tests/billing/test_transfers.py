@@ -19,6 +19,7 @@ from billing.gateways import vnpay
 from billing.ledger import Posting
 from billing.payments import Payment
 from billing.transfers import Credit, Wanted
+from tests.billing.money import is_blocked
 from tests.billing.rate_examples import hanoi
 
 NOW = hanoi("2026-11-26T09:00")
@@ -217,21 +218,45 @@ def test_transfers_of_one_debt_at_once_settle_it_once(db, url):
     assert has(db) == (25_000 * 7, 0) and ledger.balance(db, "clearing/vietqr") == 25_000 * 8
 
 
+def test_what_is_owed_is_asked_once_whoever_pays_it_has_done_so(db, url):
+    """One who pays a debt holds its wallet: who asks meanwhile what there is to pay waits, and is told what is left."""
+    first, second = owe(db, 25_000), owe(db, 10_000)
+    payment = ask(db, "session", session_id=first)
+    with psycopg.connect(url, autocommit=True) as paying, ThreadPoolExecutor(1) as pool:
+        with paying.transaction():
+            transfers.receive(paying, credit(payment, 25_000), IN_TIME)
+            asked = pool.submit(ask, db, "session", session_id=first)
+            while not asked.done() and not is_blocked(paying, db):
+                pass
+        with pytest.raises(NothingOwed):
+            asked.result(10)
+    assert ask(db, "session", session_id=second).amount == 10_000
+
+
 amounts = st.integers(1, 100_000)
-sent = st.lists(st.tuples(st.integers(0, 2), amounts, st.integers(0, 60), st.integers(1, 2)), max_size=8)
+sent = st.lists(st.tuples(st.integers(0, 3), amounts, st.integers(0, 60), st.integers(1, 2)), max_size=8)
+
+
+def asked_for(db: psycopg.Connection, session: UUID, client: str) -> int:
+    try:
+        return transfers.amount_of(db, Wanted(client, "session", "vietqr", session_id=session))
+    except NothingOwed:
+        return 0
 
 
 @given(st.lists(amounts, max_size=3), sent)
 @settings(max_examples=20)
 def test_no_dong_is_lost_whatever_is_sent(empty_database, debts, sent):
-    """Each transfer names one of three payments, or nobody's, comes at some minute, and is told once or twice."""
+    """Each transfer names one of three payments, or nobody's, comes at some minute, and is told once or twice. What is
+    then asked for the sessions, each by itself, is what is owed in all."""
     client = f"driver-{uuid4()}"
     with psycopg.connect(empty_database, autocommit=True) as db:
-        for debt in debts:
-            owe(db, debt, client)
+        sessions = [owe(db, debt, client) for debt in debts]
         payments = [transfers.create(db, Wanted(client, "topup", "vietqr", 50_000), NOW)]
         if debts:
             payments.append(transfers.create(db, Wanted(client, "arrears", "vietqr"), NOW))
+            last = Wanted(client, "session", "vietqr", session_id=sessions[-1])
+            payments.append(transfers.create(db, last, NOW))
         came = 0
         for which, amount, minute, times in sent:
             payment = payments[which] if which < len(payments) else None
@@ -243,6 +268,7 @@ def test_no_dong_is_lost_whatever_is_sent(empty_database, debts, sent):
         assert balance >= 0 and 0 <= owed <= sum(debts)
         assert came == balance + sum(debts) - owed
         assert sum(transfers.find(db, one.id, client).paid or 0 for one in payments) == came
+        assert sum(asked_for(db, session, client) for session in sessions) == owed
 
 
 # --- VNPay ------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 -- A wallet gives what was held for the session and then what is free in it; what it lacks, and what other methods pay, is
 -- owed (receivable). A float gives what was held for the session, no more. Holds of these sessions end here, also of those that
 -- owe nothing; the cash that an attendant took for more than is charged goes back out of his hand.
+-- What is owed by card for a session of which no payment is known (it began free, so that nothing was held) gets one here, void as
+-- that of a hold that was given up: by its payment a debt is known to be collected from a card.
 -- One session is charged once: a second call books nothing.
 CREATE OR REPLACE FUNCTION charge_sessions(
     p_sessions uuid[], p_clients text[], p_methods text[], p_fees bigint[], p_districts text[], p_at timestamptz
@@ -20,6 +22,14 @@ BEGIN
       WHERE s.fee > 0;
     IF p_methods && ARRAY['wallet', 'cash'] THEN
         v_drawn := capture_holds(p_sessions, p_clients, p_methods, p_fees, p_at);
+    END IF;
+    IF 'card' = ANY (p_methods) THEN
+        INSERT INTO payment (id, client, purpose, session_id, method, amount, state, reference, created_at, settled_at)
+            SELECT s.id, s.client, 'session', s.id, 'card', s.fee, 'void', s.id::text, p_at, p_at
+              FROM unnest(p_sessions, p_clients, p_methods, p_fees) s(id, client, method, fee)
+             WHERE s.method = 'card' AND s.fee > 0
+                   -- ON CONFLICT would wait for who notes what became of the hold, and may wait for this session.
+               AND NOT EXISTS (SELECT FROM payment p WHERE p.id = s.id);
     END IF;
     SELECT v.basis_points INTO STRICT v_vat FROM vat_rate v WHERE v.valid_from <= p_at ORDER BY v.valid_from DESC LIMIT 1;
 
