@@ -13,7 +13,7 @@ import psycopg
 from app.resources import Resources
 from app.stack import Stack, find_database
 from zones import archive
-from zones.archive import ArchiveError
+from zones.archive import ArchiveBusy, ArchiveError
 from zones.parquet import UnknownColumns
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ def _run(resources: Resources) -> None:
     try:
         with closing(archive.connect(settings.owner_url or settings.database_url)) as connection:
             archive.run(connection, settings.archive_folder, resources.clock.now(), settings.archive_after_months)
+    except ArchiveBusy as busy:
+        log.info("%s", busy)
     except (ArchiveError, UnknownColumns, OSError, psycopg.Error):
         log.exception("the archive stopped; nothing is lost, and it goes on within the hour")
     finally:

@@ -287,7 +287,8 @@ def archive_run(database: str, folder: Path, after_months: int, month: datetime 
     with opened(database) as connection:
         done = archive.run(connection, folder, datetime.now(UTC), after_months, only)
     names = [f"{one:%Y-%m}" for one in done]
-    report({"archived": names}, json_, f"archived: {', '.join(names)}" if names else "nothing is old enough")
+    nothing = "nothing was archived: no such month is old enough, or a session that began in it or before still runs"
+    report({"archived": names}, json_, f"archived: {', '.join(names)}" if names else nothing)
 
 
 @archive.command("restore")

@@ -35,6 +35,10 @@ class ArchiveError(Exception):
     """What is archived and what is in the database do not agree, or cannot be put together. Nothing was dropped."""
 
 
+class ArchiveBusy(ArchiveError):
+    """Another process is archiving or restoring."""
+
+
 class Sum(NamedTuple):
     """The number of rows of a table, and the sum of their hashes."""
 
@@ -85,14 +89,13 @@ def run(
     connection: psycopg.Connection, folder: Path, now: datetime, after_months: int, only: date | None = None
 ) -> list[date]:
     """Archive the months that ended `after_months` months ago or before, or only one of these, also one that was
-    restored. The months that are out now and were not before. Another process that is at it: none.
+    restored. The months that are out now and were not before; one that a running session holds back is not.
 
-    Raises ArchiveError, UnknownColumns, OSError, psycopg.Error; months before the one that failed stay out.
+    Raises ArchiveBusy where another process is at it; ArchiveError, UnknownColumns, OSError, psycopg.Error: months
+    before the one that failed stay out.
     """
     done = []
-    with _alone(connection) as is_first:
-        if not is_first:
-            return []
+    with _alone(connection):
         folder.mkdir(parents=True, exist_ok=True)
         for entry in entries(connection):
             if entry.state == "archived" and entry.month in partitions.months(connection, attached=False):
@@ -110,9 +113,7 @@ def restore(connection: psycopg.Connection, folder: Path, month: date, now: date
     Raises ArchiveError where it is not out, its file is not the one that was written, or a table of its name is there
     that holds anything else: rename that one, and look into it.
     """
-    with _alone(connection) as is_first:
-        if not is_first:
-            raise ArchiveError("another process is archiving or restoring at this moment")
+    with _alone(connection):
         entry = next((one for one in entries(connection) if one.month == month), None)
         if entry is None or entry.state != "archived":
             raise ArchiveError(f"{month:%Y-%m} is not archived")
@@ -133,14 +134,15 @@ def check_sum(connection: psycopg.Connection, table: str, names: Sequence[str]) 
 
 
 @contextmanager
-def _alone(connection: psycopg.Connection) -> Iterator[bool]:
-    """Whether nobody else is at it; nobody else can be until the end of the block."""
+def _alone(connection: psycopg.Connection) -> Iterator[None]:
+    """Nobody else is at it until the end of the block. Raises ArchiveBusy where somebody is."""
     row = connection.execute("SELECT pg_try_advisory_lock(%s)", (ARCHIVE_LOCK,)).fetchone()
-    is_first = row is not None and bool(row[0])
+    if row is None or not row[0]:
+        raise ArchiveBusy("another process is archiving or restoring at this moment")
     try:
-        yield is_first
+        yield
     finally:
-        if is_first and not connection.closed:
+        if not connection.closed:
             connection.execute("SELECT pg_advisory_unlock(%s)", (ARCHIVE_LOCK,))
 
 

@@ -13,7 +13,7 @@ import pytest
 from app.stack.processes import wait_until
 from tests.conftest import HANOI, ROOT
 from zones import archive, partitions
-from zones.archive import ArchiveError
+from zones.archive import ArchiveBusy, ArchiveError
 from zones.parquet import UnknownColumns
 
 MONTH = date(2025, 3, 1)
@@ -253,9 +253,10 @@ def test_retention_counts_whole_months(connection: psycopg.Connection, tmp_path:
 
 
 def test_two_at_once_do_it_once(connection: psycopg.Connection, own_database: str, tmp_path: Path):
-    with archive.connect(own_database) as other, archive._alone(other) as is_first:
-        assert is_first and run(connection, tmp_path) == []
-        with pytest.raises(ArchiveError, match="another process"):
+    with archive.connect(own_database) as other, archive._alone(other):
+        with pytest.raises(ArchiveBusy, match="another process"):
+            run(connection, tmp_path)
+        with pytest.raises(ArchiveBusy, match="another process"):
             archive.restore(connection, tmp_path, MONTH, NOW)
     assert MONTH in run(connection, tmp_path)
 

@@ -1,4 +1,6 @@
 -- Give back the places of advisory sessions whose time is over, and set each touched zone's next_over.
+-- Zones are taken in their order, advisory ones first, as start_sessions and close_sessions take them. These go by the admission at
+-- a session's start: where a zone was turned since, a circle is possible, PostgreSQL undoes one of the two, and it is tried again.
 -- Sessions that somebody is stopping at this moment are skipped: that stop gives the place back (and locks the other way round).
 -- In:  now. Out: a row a zone and class whose count changed or was looked at.
 CREATE OR REPLACE FUNCTION release_over(p_now timestamptz) RETURNS TABLE (
@@ -10,7 +12,7 @@ DECLARE
     v_released integer;
 BEGIN
     FOR z IN SELECT o.zone_code, o.vehicle_class FROM zone_occupancy o WHERE o.next_over <= p_now
-             ORDER BY o.zone_code, o.vehicle_class FOR UPDATE
+             ORDER BY o.admission, o.zone_code, o.vehicle_class FOR UPDATE
     LOOP
         UPDATE active_session a SET counted = false
           FROM (SELECT s.id FROM active_session s
