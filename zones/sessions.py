@@ -290,7 +290,7 @@ def find_stopped(connection: psycopg.Connection, call: StopCall) -> Ended | None
     *columns, requested_at = row
     if requested_at != (call.stopped_at and floor_to_millisecond(call.stopped_at)):
         raise errors.KeyConflict("the idempotency key was used with another request")
-    return Ended(call.id, *columns, None)
+    return Ended._make((call.id, *columns, None))
 
 
 def stop_arguments(calls: Sequence[StopCall]) -> str:
