@@ -199,7 +199,8 @@ def test_a_master_dies_under_load(cluster: RedisCluster, site: Site, database: p
     assert_keys_give_the_same_session(site, answers, seen)
     assert wait_until(lambda: copies_agree(cluster, database), RECONCILED_SECONDS)
     assert operator.call("GET", "/v1/admin/consistency")["divergences"] == 0
-    assert answers_of(site, zones) == rows_of(database, zones)
+    # At sixty times the speed sessions still run out meanwhile, and are tidied up.
+    assert wait_until(lambda: answers_of(site, zones) == rows_of(database, zones), RECONCILED_SECONDS)
     assert operator.call("GET", "/readyz")["checks"]["redis"] == "ok"
 
 
