@@ -14,7 +14,7 @@ ENVIRONMENTS = ("production", "development", "test", "simulation")
 KINDS = ("districts", "wards", "zones", "rates", "statement")
 # How long a command waits for Redis where no request waits for the command.
 PATIENT_SECONDS = 5.0
-# Of every command, also those that other modules define.
+# Of every command of this package.
 HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON, and nothing else, on standard output.")
@@ -330,7 +330,7 @@ def test(deep: bool, arguments: tuple[str, ...]) -> None:
 def _handed_over(module: str, name: str, arguments: tuple[str, ...], verb: str) -> None:
     """Run a command that another module defines, which is loaded now."""
     command: click.Command = getattr(importlib.import_module(module), name)
-    command.main(list(arguments), prog_name=f"{PROGRAM} {verb}", standalone_mode=False, **HELP)
+    command.main(list(arguments), prog_name=f"{PROGRAM} {verb}", standalone_mode=False)
 
 
 def _hand_over(verb: str, module: str, name: str, help_: str, group: click.Group = cli) -> None:

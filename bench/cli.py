@@ -62,7 +62,7 @@ def _number(text: str) -> int:
     return int(found[1]) * {"": 1, "k": 10**3, "M": 10**6}[found[2]]
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--growth", is_flag=True, help="Measure at growing numbers of past sessions instead.")
 @click.option("--soak", is_flag=True, help="Watch the memory of the API's workers under a steady load instead.")
 @click.option(
@@ -141,7 +141,7 @@ def _run_plain(json: bool, threads: int | None, given: dict[str, Any]) -> int:
     return core.run(json, **given)
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--rounds", type=click.IntRange(1), help="How many rounds of bursts.  [default: 7]")
 @click.option("--seconds", type=click.IntRange(1), help="Length of each burst.  [default: 3]")
 @click.option("--only", callback=_parts, help="Only these parts, with commas between.")

@@ -40,7 +40,7 @@ from simulator.options import (
 from simulator.tally import Tally, conversion_text, print_audit
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 def simulate() -> None:
     """Make, convert and replay traffic, and audit the answers.
 

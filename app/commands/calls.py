@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import click
 
-from app.cli import as_json, database, fail, report
+from app.cli import HELP, as_json, database, fail, report
 
 
-@click.group()
+@click.group(context_settings=HELP)
 def calls() -> None:
     """What we asked of a card gateway."""
 

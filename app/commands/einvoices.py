@@ -5,10 +5,10 @@ from uuid import UUID
 
 import click
 
-from app.cli import as_json, database, fail, report
+from app.cli import HELP, as_json, database, fail, report
 
 
-@click.group()
+@click.group(context_settings=HELP)
 def einvoices() -> None:
     """E-invoices on their way to the tax authority."""
 

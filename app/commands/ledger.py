@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from app.cli import HELP
 from billing.check import Proof
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON, and nothing else, on standard output.")
@@ -22,7 +23,7 @@ database = click.option("--database", default="iparking", show_default=True, hel
 SESSIONS = "SELECT s.id, s.fee, s.received_at AS ended_at FROM parking_session s"
 
 
-@click.group()
+@click.group(context_settings=HELP)
 def ledger() -> None:
     """The money: prove the ledger, or export it.
 

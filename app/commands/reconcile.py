@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from app.cli import as_json, database, fail, report
+from app.cli import HELP, as_json, database, fail, report
 
 a_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(context_settings=HELP)
 @click.option("--date", "day", required=True, type=click.DateTime(["%Y-%m-%d"]), help="A day of Hanoi.")
 @click.option("--statement", type=a_file, help="The bank's statement of the account that receives transfers (CSV).")
 @click.option("--vnpay", type=a_file, help="VNPay's list of what it settles (CSV).")

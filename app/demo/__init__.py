@@ -21,6 +21,7 @@ from typing import Any
 
 import click
 
+from app.cli import HELP
 from app.demo.play import FASTEST, SLOWEST, Demo, Options
 from app.demo.traffic import HANOI
 from app.stack import Server, Stack, StackError
@@ -33,7 +34,7 @@ EARLIEST, LATEST = date(2018, 1, 1), date(2090, 1, 1)  # the shipped rates begin
 LOOK_SECONDS = 0.5
 
 
-@click.command()
+@click.command(context_settings=HELP)
 @click.option("--date", "day", type=LocalDay(), help="The day of the morning.  [default: today in Hanoi]")
 @click.option("--once", is_flag=True, help="Stop what was started when the result is printed.")
 @click.option("--port", type=click.IntRange(1, 65535), help=f"Of the API.  [default: {DEFAULT_PORT}, or a free one]")
