@@ -19,7 +19,7 @@ from zones.sessions import Count
 
 # How old a map may be when it is asked for (real seconds), and from which age on one thread makes the next.
 MAP_AGE_SECONDS = 1.0
-RENEW_SECONDS = 0.7
+RENEW_SECONDS = 0.85
 
 
 class Feature(NamedTuple):
