@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 
 from app import charges
-from app.cards import GATEWAY, carry_out, follow, push, real_now
+from app.cards import GATEWAY, carry_out, follow, real_now
 from app.resources import Resources
 from billing import calls, given_back, ledger, payments
 from billing.errors import GatewayUnavailable, UnknownPayment
@@ -135,7 +135,7 @@ def refresh(resources: Resources, gateway: CardGateway, payment_id: UUID, gatewa
     movement, connection = gateway.find(gateway_reference), resources.connections.get()
     with connection.transaction():
         counts = follow(connection, payments.lock(connection, payment_id), movement, resources.clock.now())
-    push(resources, counts)
+    resources.push(*counts)
     return payments.find(connection, payment_id)
 
 

@@ -147,7 +147,7 @@ def carry_out(resources: Resources, gateway: CardGateway | None, call: Call) -> 
     with connection.transaction():
         calls.settle(connection, call, outcome, real_now())
         counts = _note(connection, payments.lock(connection, payment.id), call, outcome, resources.clock.now())
-    push(resources, counts)
+    resources.push(*counts)
     if outcome.state == "parked":
         log.error("call %s is parked: %s", call.key, outcome.error)
     return outcome
@@ -184,9 +184,3 @@ def follow(connection: psycopg.Connection, payment: Payment, movement: Movement,
     if not moved or state in payments.OPEN or payment.state == "authorized" or payment.id != payment.session_id:
         return []
     return sessions.void(connection, [payment.id], now)
-
-
-def push(resources: Resources, counts: Sequence[Count]) -> None:
-    """Hand changed counts to Redis, after their commit."""
-    if counts:
-        resources.copies.push(counts)

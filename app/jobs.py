@@ -40,7 +40,7 @@ class Job:
 def release(resources: Resources) -> int:
     """Give back the places of advisory sessions whose time is over; the counts that changed."""
     counts = sessions.release_over(resources.connections.get(), resources.clock.now())
-    parking.push(resources, *counts)
+    resources.push(*counts)
     return len(counts)
 
 

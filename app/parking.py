@@ -22,7 +22,7 @@ from zones import enforcement, errors, plates, sessions
 from zones.enforcement import Check, Look, Sighting
 from zones.errors import ZoneError
 from zones.places import Place
-from zones.sessions import AgreedPrice, Count, Ended, Session, StopCall
+from zones.sessions import AgreedPrice, Ended, Session, StopCall
 from zones.terms import VEHICLE_CLASSES
 
 Call = TypeVar("Call")
@@ -133,7 +133,7 @@ def start(
             return first
         raise
     started = _insist(resources, starts.on_behalf if on_behalf else starts.together, new, started_at)
-    push(resources, started.zone_count)
+    resources.push(started.zone_count)
     cards.authorize(resources, started.id, request.payment_method, is_new=started.zone_count is not None)
     return _first_answer(resources, new, started)
 
@@ -221,7 +221,7 @@ def _in_place_of(
         sessions.lock_restart(connection, in_the_way)
         closed = _close(resources, [in_the_way.session_id], now, "restart")
         started = start(call)
-    push(resources, *(one.zone_count for one in closed))
+    resources.push(*(one.zone_count for one in closed))
     return started
 
 
@@ -295,14 +295,14 @@ def _stop_together(
             raise
         return [refusal]
     answers = [sessions.read_ended(row) for row in sorted(rows)]
-    push(resources, *(answer.zone_count for answer in answers if isinstance(answer, Ended)))
+    resources.push(*(answer.zone_count for answer in answers if isinstance(answer, Ended)))
     return answers
 
 
 def close(resources: Resources, ids: list[UUID], now: datetime, ended_by: str) -> int:
     """End sessions whose time is over, without their drivers; those that are gone are left out. The number closed."""
     ended = _close(resources, ids, now, ended_by)
-    push(resources, *(one.zone_count for one in ended))
+    resources.push(*(one.zone_count for one in ended))
     return len(ended)
 
 
@@ -407,10 +407,3 @@ def _check_together(
     resources: Resources, connection: psycopg.Connection, looks: Sequence[Look]
 ) -> list[Check | ZoneError]:
     return enforcement.check(connection, looks)
-
-
-def push(resources: Resources, *counts: Count | None) -> None:
-    """Hand changed counts to Redis, after their commit. A lost one is repaired by the reconciler."""
-    changed = [count for count in counts if count is not None]
-    if changed:
-        resources.copies.push(changed)

@@ -23,6 +23,7 @@ from billing.einvoices.folder import Folder
 from billing.gateways import CardGateway
 from zones.nodes import Nodes, connect
 from zones.occupancy import Copies
+from zones.sessions import Count
 
 log = logging.getLogger(__name__)
 Call = TypeVar("Call")
@@ -70,6 +71,12 @@ class Resources:
             return self._copies[database_id]
         except KeyError:
             return self._copies.setdefault(database_id, Copies(self.redis, database_id))
+
+    def push(self, *counts: Count | None) -> None:
+        """Hand changed counts to Redis, after their commit. A lost one is repaired by the reconciler."""
+        changed = [count for count in counts if count is not None]
+        if changed:
+            self.copies.push(changed)
 
     @cached_property
     def _copies(self) -> dict[str, Copies]:

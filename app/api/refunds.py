@@ -6,7 +6,6 @@ import psycopg
 from flask import Response, g
 from marshmallow import Schema, fields, validate
 
-from app import parking
 from app import refunds as use_cases
 from app.api.blueprint import Blueprint, answer, answer_together, next_link, read_uuid, uuid_parameter
 from app.api.fields import Instant, MoneySchema, amount, local, money, reason
@@ -230,5 +229,5 @@ def void(body: dict[str, Any], session_id: str) -> Response:
         return {"session": str(wanted), "refund": refund}
 
     response = answer_together(body, do)
-    parking.push(held, *counts)
+    held.push(*counts)
     return response
